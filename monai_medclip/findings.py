@@ -1,0 +1,64 @@
+"""Names of findings and the sentences that ask for them: prompt ensembles, their negations, and the normal study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["CHEST_FINDINGS", "NORMAL_PROMPTS", "PHANTOM_FINDINGS", "Finding", "findings_named"]
+
+
+class Finding(NamedTuple):
+    """A finding and the sentences that assert or deny it."""
+
+    name: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+
+def _chest(name: str, *positive: str) -> Finding:
+    return Finding(name, positive, (f"No {name}.", f"There is no {name}.", f"No evidence of {name}."))
+
+
+PHANTOM_FINDINGS: tuple[Finding, ...] = (
+    _chest("nodule", "There is a nodule.", "Pulmonary nodule in the lung.", "A small rounded nodule is seen."),
+    _chest("mass", "There is a mass.", "Large lung mass.", "A mass is seen in the lung."),
+    _chest(
+        "pleural effusion",
+        "There is a pleural effusion.",
+        "Pleural effusion with blunting of the costophrenic angle.",
+        "Layering pleural fluid.",
+    ),
+    _chest(
+        "consolidation",
+        "There is a consolidation.",
+        "Airspace consolidation in the lung.",
+        "Patchy consolidation is seen, suspicious for pneumonia.",
+    ),
+    _chest("cardiomegaly", "There is cardiomegaly.", "The heart is enlarged.", "Enlarged cardiac silhouette."),
+    _chest(
+        "pneumothorax",
+        "There is a pneumothorax.",
+        "Pneumothorax with a visible pleural line.",
+        "Apical pneumothorax is seen.",
+    ),
+)
+
+CHEST_FINDINGS = PHANTOM_FINDINGS
+
+NORMAL_PROMPTS: tuple[str, ...] = (
+    "Normal chest radiograph.",
+    "No acute cardiopulmonary abnormality.",
+    "The lungs are clear.",
+)
+
+
+def findings_named(names: Sequence[str], known: Sequence[Finding] = CHEST_FINDINGS) -> tuple[Finding, ...]:
+    """Findings by name, with generic prompts for names that are not in the list.
+
+    Args:
+        names: finding names such as ``"pleural effusion"``.
+        known: findings whose prompts are used when the name matches.
+    """
+    by_name = {finding.name: finding for finding in known}
+    return tuple(by_name.get(name) or _chest(name, f"There is {name}.", f"{name}.") for name in names)

@@ -1,0 +1,197 @@
+"""Attention access: how explainers look inside any ViT-like encoder without knowing which library wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["QKV", "AttentionAccess", "AttentionStage", "StagedAttention", "attend", "has_attention"]
+
+
+class QKV(NamedTuple):
+    """Queries, keys and values of one attention stage, as its softmax sees them (after any q/k normalization)."""
+
+    q: Tensor  # (B, H, Nq, dh): Nq = N in a transformer block, the number of learned queries in a pooling stage
+    k: Tensor  # (B, H, N, dh)
+    v: Tensor  # (B, H, N, dh)
+
+
+def attend(qkv: QKV) -> tuple[Tensor, Tensor]:
+    """Softmax attention, materialized: softmax(q k^T / sqrt(dh)) v.
+
+    Returns:
+        attention (B, H, Nq, N), rows sum to 1, and context (B, Nq, H * dh), the concatenated heads' output
+        before the output projection.
+    """
+    attention = (qkv.q @ qkv.k.transpose(-2, -1) * qkv.q.shape[-1] ** -0.5).softmax(dim=-1)
+    return attention, merge_heads(attention @ qkv.v)
+
+
+def merge_heads(heads: Tensor) -> Tensor:
+    """Concatenate heads: (B, H, N, dh) -> (B, N, H * dh)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+    """Cut the width into heads: (B, N, H * dh) -> (B, H, N, dh)."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def multihead_qkv(attention: nn.MultiheadAttention, queries: Tensor, keys: Tensor) -> QKV:
+    """Queries, keys and values of a batch-first ``torch.nn.MultiheadAttention``.
+
+    Args:
+        attention: the module, with either one joint input projection or one each for q, k and v.
+        queries: (B, Nq, D).
+        keys: (B, N, Dk), also the values.
+    """
+    if attention.in_proj_weight is not None:
+        weights: Sequence[Tensor] = attention.in_proj_weight.chunk(3)
+    else:
+        weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+    biases = attention.in_proj_bias.chunk(3) if attention.in_proj_bias is not None else (None, None, None)
+    projected = (nn.functional.linear(x, w, b) for x, w, b in zip((queries, keys, keys), weights, biases, strict=True))
+    return QKV(*(split_heads(x, attention.num_heads) for x in projected))
+
+
+class AttentionStage(Protocol):
+    """One attention of an encoder: a transformer block, or the pooling attention that ends it."""
+
+    prefix_tokens: int  # how many of the keys come before the first patch: CLS and registers
+
+    def qkv(self, tokens: Tensor) -> QKV:
+        """Queries, keys and values of this stage for the tokens that enter it (B, N, D)."""
+        ...
+
+    def finish(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """The rest of the stage, from the heads' output (B, Nq, H * dh) to the tokens that leave it."""
+        ...
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The whole stage as its library computes it."""
+        ...
+
+
+@runtime_checkable
+class AttentionAccess(Protocol):
+    """What an encoder offers to explainers. Block ``num_blocks - 1`` is the last attention, pooling included.
+
+    ``finish(tokens, attend(qkv(tokens, block))[1], block)`` equals ``forward(image)`` for
+    ``tokens = tokens_entering(image, block)``, for every block.
+    """
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of attention stages; 0 for a network without attention."""
+        ...
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the first patch (CLS, registers) in the transformer blocks; may be 0."""
+        ...
+
+    def prefix_tokens(self, block: int) -> int:
+        """How many of that block's keys are prefix tokens: a pooling attention may have left them out."""
+        ...
+
+    def tokens_entering(self, image: Tensor, block: int) -> Tensor:
+        """Tokens (B, N, D) that enter a block, of an image (B, C, *spatial)."""
+        ...
+
+    def qkv(self, tokens: Tensor, block: int) -> QKV:
+        """Queries, keys and values per head of a block."""
+        ...
+
+    def finish(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
+        """The rest of the forward pass from a block's heads' output (B, Nq, D) to the pooled features (B, width)."""
+        ...
+
+    def to_grid(self, values: Tensor) -> Tensor:
+        """Lay one value per patch (B, P) out where the patches lie: (B, 1, *grid)."""
+        ...
+
+
+class StagedAttention:
+    """Attention access for an encoder that can name its stages; mixed into the image encoders.
+
+    The encoder gives ``_stages()`` (nothing is stored or hooked: they are views of its own blocks), ``_embed`` from
+    image to the first stage's tokens, ``_pool`` from the last stage's tokens to (B, width), and ``grid_size``.
+    """
+
+    grid_size: tuple[int, ...] = ()
+
+    def _stages(self) -> Sequence[AttentionStage]:
+        return ()
+
+    def _embed(self, image: Tensor) -> Tensor:
+        raise TypeError(self._no_attention())
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        raise TypeError(self._no_attention())
+
+    def _no_attention(self) -> str:
+        return f"{type(self).__name__} holds a network without attention: explain it through its feature map instead."
+
+    def _stage(self, block: int) -> AttentionStage:
+        stages = self._stages()
+        if not stages:
+            raise TypeError(self._no_attention())
+        if not -len(stages) <= block < len(stages):
+            raise IndexError(f"block {block} of a network with {len(stages)} attention stages")
+        return stages[block]
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of attention stages, a pooling attention included; 0 for a network without attention."""
+        return len(self._stages())
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the first patch (CLS, registers) in the transformer blocks; may be 0."""
+        stages = self._stages()
+        return stages[0].prefix_tokens if stages else 0
+
+    def prefix_tokens(self, block: int) -> int:
+        """How many of a block's keys are prefix tokens."""
+        return self._stage(block).prefix_tokens
+
+    def tokens_entering(self, image: Tensor, block: int) -> Tensor:
+        """Tokens (B, N, D) that enter a block; negative blocks count from the last stage."""
+        self._stage(block)
+        tokens = self._embed(image)
+        for stage in self._stages()[:block]:
+            tokens = stage.forward(tokens)
+        return tokens
+
+    def qkv(self, tokens: Tensor, block: int) -> QKV:
+        """Queries (B, H, Nq, dh), keys and values (B, H, N, dh) of a block for the tokens that enter it."""
+        return self._stage(block).qkv(tokens)
+
+    def finish(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
+        """From a block's heads' output (B, Nq, D) before the output projection to pooled features (B, width)."""
+        tokens = self._stage(block).finish(tokens, context)
+        for stage in self._stages()[block % self.num_blocks + 1 :]:
+            tokens = stage.forward(tokens)
+        return self._pool(tokens)
+
+    def to_grid(self, values: Tensor) -> Tensor:
+        """One value per patch (B, P) -> (B, 1, *grid), in the order of the image's axes.
+
+        Raises:
+            ValueError: if P is not the number of patches, for instance with prefix tokens still in.
+        """
+        patches = int(torch.tensor(self.grid_size).prod())
+        if values.shape[1] != patches:
+            raise ValueError(
+                f"{values.shape[1]} values do not fill the {self.grid_size} patch grid ({patches} patches): "
+                f"leave out the {self.num_prefix_tokens} prefix tokens first."
+            )
+        return values.reshape(len(values), 1, *self.grid_size)
+
+
+def has_attention(encoder: nn.Module) -> bool:
+    """Whether an encoder gives attention access: a ViT does, a ResNet or precomputed features do not."""
+    return isinstance(encoder, AttentionAccess) and encoder.num_blocks > 0

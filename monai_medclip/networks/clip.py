@@ -1,0 +1,124 @@
+"""CLIP: an image encoder and a text encoder that meet in one embedding space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_medclip.findings import Finding
+from monai_medclip.networks.zero_shot import ZeroShotClassifier
+from monai_medclip.outputs import CLIPOutput, TokenBatch
+
+__all__ = ["CLIP"]
+
+
+class CLIP(nn.Module):
+    """Two encoders, two linear projections without bias, and the scale (and bias) of their cosine.
+
+    Args:
+        image_encoder: module with ``width``; (B, C, *spatial) -> (B, width).
+        text_encoder: module with ``width``; (B, N) ids and (B, N) mask -> (B, width).
+        embed_dim: width E of the shared space. An encoder whose attribute ``projected`` is true (a tower of a whole
+            pretrained model) already ends in that space and keeps its own projection: then E is its width.
+        temperature: initial tau > 0; the logit scale starts at 1 / tau.
+        learn_temperature: train the scale; False keeps tau fixed.
+        max_logit_scale: upper limit of the scale, 100 in CLIP.
+        logit_bias: initial bias of the pairwise sigmoid loss (-10 in SigLIP), learned; None for no bias.
+
+    Raises:
+        ValueError: for a temperature that is not positive, or projected encoders of different widths.
+
+    References:
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, Fig. 3.
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023, Alg. 1.
+    """
+
+    log_scale: Tensor
+    logit_bias: Tensor
+
+    def __init__(
+        self,
+        image_encoder: Any,
+        text_encoder: Any,
+        *,
+        embed_dim: int = 512,
+        temperature: float = 0.07,
+        learn_temperature: bool = True,
+        max_logit_scale: float = 100.0,
+        logit_bias: float | None = None,
+    ) -> None:
+        """Join two encoders; a tower of a whole pretrained model keeps its own projection."""
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature {temperature} must be positive: CLIP starts at 0.07")
+        widths = {int(e.width) for e in (image_encoder, text_encoder) if getattr(e, "projected", False)}
+        if len(widths) > 1:
+            raise ValueError(f"the encoders end in spaces of different widths {sorted(widths)}: they are no pair")
+        self.embed_dim = widths.pop() if widths else embed_dim
+        self.max_log_scale = math.log(max_logit_scale)
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.image_projection = _projection(image_encoder, self.embed_dim)
+        self.text_projection = _projection(text_encoder, self.embed_dim)
+        log_scale = torch.tensor(min(-math.log(temperature), self.max_log_scale))
+        _register(self, "log_scale", log_scale, learned=learn_temperature)
+        _register(self, "logit_bias", torch.tensor(float(logit_bias or 0.0)), learned=logit_bias is not None)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The cosine's factor 1 / tau: () tensor in (0, max_logit_scale]."""
+        # The excess is taken off without gradient: clamp's own gradient at the limit is 0, and would keep it there.
+        excess = (self.log_scale.detach() - self.max_log_scale).clamp(min=0.0)
+        return (self.log_scale - excess).exp()
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Unit embeddings (B, E), float32, of images (B, C, *spatial), or of features (B, D) for such an encoder."""
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
+        return F.normalize(self.image_projection(self.image_encoder(image)).float(), dim=-1)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Unit embeddings (B, E), float32, of tokenized texts (B, N); the mask is 1 for tokens and 0 for padding."""
+        return F.normalize(self.text_projection(self.text_encoder(input_ids, attention_mask)).float(), dim=-1)
+
+    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> CLIPOutput:
+        """Both sides of a batch of pairs; rows do not depend on one another, so a batch may be cut into chunks."""
+        if self.training:
+            with torch.no_grad():
+                self.log_scale.clamp_(max=self.max_log_scale)
+        return CLIPOutput(
+            self.encode_image(image), self.encode_text(input_ids, attention_mask), self.logit_scale, self.logit_bias
+        )
+
+    def classifier(
+        self,
+        findings: Sequence[Finding | str],
+        tokenizer: Callable[[list[str]], TokenBatch],
+        *,
+        rule: str = "positive",
+        normal_prompts: Sequence[str] | None = None,
+    ) -> ZeroShotClassifier:
+        """A zero-shot classifier of these findings that shares this network's weights; see ZeroShotClassifier."""
+        return ZeroShotClassifier(self, findings, tokenizer, rule=rule, normal_prompts=normal_prompts)
+
+
+def _projection(encoder: Any, embed_dim: int) -> nn.Module:
+    if getattr(encoder, "projected", False):
+        return nn.Identity()
+    width = int(encoder.width)
+    linear = nn.Linear(width, embed_dim, bias=False)
+    nn.init.normal_(linear.weight, std=width**-0.5)
+    return linear
+
+
+def _register(module: nn.Module, name: str, value: Tensor, *, learned: bool) -> None:
+    """A parameter or a buffer of the same name, so that a checkpoint fits whichever it is."""
+    if learned:
+        module.register_parameter(name, nn.Parameter(value))
+    else:
+        module.register_buffer(name, value)

@@ -1,0 +1,111 @@
+"""The small default: a convolutional stem and a few transformer blocks, for training on a CPU in minutes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from monai.networks.layers.factories import Conv
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from monai_medclip.networks.image_encoder import network_input, per_axis, per_channel
+from monai_medclip.networks.timm_encoder import TimmViTAccess, explicit_attention
+
+__all__ = ["ConvStem", "SmallViT"]
+
+
+class ConvStem(nn.Module):
+    """Patch embedding by strided 3 x 3 convolutions, in the form that timm's VisionTransformer takes.
+
+    Args:
+        img_size: one entry per spatial axis, multiples of the stride.
+        patch_size: the total stride, a power of two: one convolution of stride 2 per halving.
+        in_chans: image channels.
+        embed_dim: channels that come out; each earlier layer has half of the next one's.
+        bias, dynamic_img_pad: given by timm, without meaning here.
+
+    References:
+        Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021.
+    """
+
+    def __init__(self, img_size: Sequence[int], patch_size: int, in_chans: int, embed_dim: int, **_: Any) -> None:
+        """Build one convolution per halving of the size."""
+        super().__init__()
+        halvings = int(math.log2(patch_size))
+        if 2**halvings != patch_size or any(size % patch_size for size in img_size):
+            raise ValueError(
+                f"image size {tuple(img_size)} must be a multiple of a power-of-two stride, not {patch_size}"
+            )
+        self.img_size = tuple(img_size)
+        self.grid_size = tuple(size // patch_size for size in img_size)
+        self.num_patches = math.prod(self.grid_size)
+        conv = Conv[Conv.CONV, len(self.img_size)]
+        channels = [in_chans, *(embed_dim >> i for i in reversed(range(halvings)))]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(channels):
+            # Group, not batch, normalization: an item's features must not depend on its batch.
+            layers += [conv(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(8, after), nn.GELU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (B, C, *spatial) -> tokens (B, P, embed_dim)."""
+        return self.layers(image).flatten(2).transpose(1, 2)
+
+
+class SmallViT(nn.Module, TimmViTAccess):
+    """Convolutional stem, transformer blocks, CLS token; 0.5 M parameters at its defaults, in 2D or 3D.
+
+    Args:
+        image_size: pixels per axis: one number, or one per axis; a multiple of ``stride``.
+        in_channels: image channels.
+        spatial_dims: 2 or 3.
+        width: token width D; a multiple of 64 at stride 8.
+        depth: transformer blocks.
+        num_heads: attention heads per block.
+        stride: pixels per token along each axis, a power of two.
+        patch_drop: fraction of patch tokens dropped at random in training, in [0, 1); none in evaluation.
+        fused_attention: False computes softmax(q k^T) v step by step, which is faster on CPUs at this size.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 128,
+        *,
+        in_channels: int = 1,
+        spatial_dims: int = 2,
+        width: int = 128,
+        depth: int = 2,
+        num_heads: int = 4,
+        stride: int = 8,
+        patch_drop: float = 0.5,
+        fused_attention: bool = False,
+    ) -> None:
+        """Build timm's VisionTransformer around the stem."""
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+        self.image_size = per_axis(image_size, spatial_dims)
+        self.width = width
+        self.mean = per_channel(0.5, in_channels)
+        self.std = per_channel(0.25, in_channels)
+        self.trunk = VisionTransformer(
+            img_size=self.image_size,
+            patch_size=stride,
+            in_chans=in_channels,
+            num_classes=0,
+            embed_dim=width,
+            depth=depth,
+            num_heads=num_heads,
+            patch_drop_rate=patch_drop,
+            embed_layer=ConvStem,
+        )
+        self.grid_size = self.trunk.patch_embed.grid_size
+        if not fused_attention:
+            explicit_attention(self.trunk)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pooled features (B, width) of images (B, C, *spatial)."""
+        return self.trunk(network_input(image, self.in_channels))

@@ -1,0 +1,177 @@
+"""timm encoders: attention access equals the forward pass, gray goes into RGB weights, checkpoints load whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_medclip.networks import SmallViT, TimmImageEncoder, attend, has_attention
+
+TINY = {"patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
+
+VARIANTS = {
+    "cls": {},
+    "registers": {"reg_tokens": 4},
+    "none": {"class_token": False, "global_pool": "avg"},
+    "siglip": {"class_token": False, "global_pool": "map"},
+    "registers, map": {"reg_tokens": 2, "global_pool": "map"},
+    "qk norm, layer scale": {"qk_norm": True, "init_values": 0.1},
+    "attention norm, pre norm": {"scale_attn_norm": True, "pre_norm": True},
+    "no class position": {"no_embed_class": True, "reg_tokens": 1},
+}
+
+
+def tiny_vit(variant: str = "cls", image_size=(32, 48), **arguments) -> TimmImageEncoder:
+    options = {**TINY, **VARIANTS[variant]}
+    encoder = TimmImageEncoder("vit_tiny_patch16_224", image_size=image_size, options=options, **arguments)
+    for parameter in encoder.parameters():  # biases and scales of fresh networks are 0 and 1: they would hide errors
+        torch.nn.init.normal_(parameter, std=0.2)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_finishing_from_the_captured_attention_equals_forward(variant: str) -> None:
+    encoder = tiny_vit(variant)
+    image = torch.rand(2, 3, 32, 48)
+    expected = encoder(image)
+    assert expected.shape == (2, 24)
+    for block in range(encoder.num_blocks):
+        tokens = encoder.tokens_entering(image, block)
+        qkv = encoder.qkv(tokens, block)
+        torch.testing.assert_close(encoder.finish(tokens, attend(qkv)[1], block), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "blocks", "prefix", "queries"), [("cls", 3, 1, 25), ("registers", 3, 5, 29), ("siglip", 4, 0, 1)]
+)
+def test_stages_know_their_prefix_tokens_and_queries(variant: str, blocks: int, prefix: int, queries: int) -> None:
+    encoder = tiny_vit(variant)
+    last = encoder.num_blocks - 1
+    qkv = encoder.qkv(encoder.tokens_entering(torch.rand(1, 3, 32, 48), last), last)
+    assert (encoder.num_blocks, encoder.num_prefix_tokens) == (blocks, prefix)
+    assert qkv.q.shape == (1, 3, queries, 8)
+    assert qkv.k.shape == (1, 3, 24 + prefix, 8)
+
+
+def test_pooling_attention_that_leaves_out_registers_says_so() -> None:
+    encoder = tiny_vit("registers, map")
+    assert encoder.num_prefix_tokens == 3
+    assert encoder.prefix_tokens(encoder.num_blocks - 1) == 0
+
+
+def test_grid_of_a_non_square_image_keeps_its_corner() -> None:
+    encoder = tiny_vit()
+    assert encoder.grid_size == (4, 6)
+    values = torch.zeros(1, 24)
+    values[0, 5] = 1  # sixth patch: last of the first row
+    grid = encoder.to_grid(values)
+    assert grid.shape == (1, 1, 4, 6)
+    assert grid[0, 0, 0, 5] == 1
+    with pytest.raises(ValueError, match="1 prefix tokens"):
+        encoder.to_grid(torch.zeros(1, 25))
+
+
+def test_changing_a_patch_changes_its_own_token() -> None:
+    encoder = tiny_vit()
+    image = torch.rand(1, 3, 32, 48)
+    changed = image.clone()
+    changed[..., 8:16, 40:48] = 0  # grid row 1, column 5
+    difference = (encoder.tokens_entering(image, 0) - encoder.tokens_entering(changed, 0)).abs().sum(-1)[:, 1:]
+    assert encoder.to_grid(difference)[0, 0].nonzero().tolist() == [[1, 5]]
+
+
+def test_access_leaves_no_hooks_behind() -> None:
+    encoder = tiny_vit("siglip")
+    tokens = encoder.tokens_entering(torch.rand(1, 3, 32, 48), 3)
+    encoder.finish(tokens, attend(encoder.qkv(tokens, 3))[1], 3)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in encoder.modules())
+
+
+def test_gray_image_equals_its_three_copies() -> None:
+    encoder = tiny_vit()
+    gray = torch.rand(2, 1, 32, 48)
+    torch.testing.assert_close(encoder(gray), encoder(gray.repeat(1, 3, 1, 1)))
+    assert type(encoder(MetaTensor(gray))) is torch.Tensor
+    with pytest.raises(ValueError, match="2 channels and the encoder takes 3"):
+        encoder(torch.rand(1, 2, 32, 48))
+
+
+def test_statistics_belong_to_the_weights() -> None:
+    assert TimmImageEncoder("resnet18").mean == pytest.approx((0.485, 0.456, 0.406))
+    assert TimmImageEncoder("resnet18", in_channels=1).mean == pytest.approx((0.449,))
+    assert tiny_vit().std == (0.5, 0.5, 0.5)
+
+
+def test_tokens_are_dropped_in_training_only() -> None:
+    encoder = tiny_vit(patch_drop=0.5)
+    image = torch.rand(1, 3, 32, 48)
+    assert encoder.tokens_entering(image, 1).shape[1] == 25
+    assert torch.equal(encoder(image), encoder(image))
+    encoder.train()
+    assert encoder.tokens_entering(image, 1).shape[1] == 13
+
+
+def test_checkpoint_file_gives_the_same_network(tmp_path) -> None:
+    encoder = tiny_vit()
+    torch.save(encoder.trunk.state_dict(), tmp_path / "vit.pth")
+    copy = TimmImageEncoder(
+        "vit_tiny_patch16_224", image_size=(32, 48), options=TINY, checkpoint=tmp_path / "vit.pth"
+    ).eval()
+    image = torch.rand(1, 3, 32, 48)
+    assert torch.equal(encoder(image), copy(image))
+
+
+def test_position_embeddings_are_resampled_to_another_size(tmp_path) -> None:
+    torch.save(tiny_vit(image_size=48).trunk.state_dict(), tmp_path / "vit.pth")
+    larger = TimmImageEncoder(
+        "vit_tiny_patch16_224", image_size=(64, 96), options=TINY, checkpoint=tmp_path / "vit.pth"
+    )
+    assert larger(torch.rand(1, 3, 64, 96)).shape == (1, 24)
+
+
+def test_checkpoint_that_lacks_weights_is_refused_by_name(tmp_path) -> None:
+    state = tiny_vit().trunk.state_dict()
+    del state["blocks.1.attn.proj.weight"]
+    torch.save(state, tmp_path / "vit.pth")
+    with pytest.raises(ValueError, match=r"vit\.pth lacks 1 weights.*blocks\.1\.attn\.proj\.weight"):
+        TimmImageEncoder("vit_tiny_patch16_224", image_size=(32, 48), options=TINY, checkpoint=tmp_path / "vit.pth")
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        TimmImageEncoder("resnet18", checkpoint=tmp_path / "none.pth")
+
+
+def test_convolutional_network_pools_its_feature_map() -> None:
+    encoder = TimmImageEncoder("resnet18", image_size=64).eval()
+    image = torch.rand(1, 1, 64, 96)
+    assert encoder.width == 512
+    assert encoder.feature_map(image).shape == (1, 512, 2, 3)
+    torch.testing.assert_close(encoder.pool_features(encoder.feature_map(image)), encoder(image))
+    assert not has_attention(encoder)
+    with pytest.raises(TypeError, match="feature map"):
+        encoder.tokens_entering(image, 0)
+
+
+@pytest.mark.parametrize(("spatial_dims", "size"), [(2, (32, 48)), (3, (16, 24, 32))])
+def test_small_vit_gives_attention_access_in_2d_and_3d(spatial_dims: int, size: tuple[int, ...]) -> None:
+    encoder = SmallViT(size, spatial_dims=spatial_dims, width=64, num_heads=2).eval()
+    image = torch.rand(2, 1, *size)
+    for block in range(encoder.num_blocks):
+        tokens = encoder.tokens_entering(image, block)
+        pooled = encoder.finish(tokens, attend(encoder.qkv(tokens, block))[1], block)
+        torch.testing.assert_close(pooled, encoder(image), atol=1e-5, rtol=1e-5)
+    assert encoder.to_grid(torch.zeros(2, encoder.trunk.patch_embed.num_patches)).shape == (
+        2, 1, *(n // 8 for n in size)
+    )  # fmt: skip
+
+
+def test_small_vit_attention_is_the_same_fused_or_explicit() -> None:
+    explicit, fused = (SmallViT(32, width=64, fused_attention=f).eval() for f in (False, True))
+    fused.load_state_dict(explicit.state_dict())
+    image = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(explicit(image), fused(image), atol=1e-6, rtol=1e-5)
+
+
+def test_small_vit_has_half_a_million_parameters_and_refuses_odd_sizes() -> None:
+    assert sum(p.numel() for p in SmallViT().parameters()) == pytest.approx(0.53e6, rel=0.03)
+    with pytest.raises(ValueError, match="multiple of a power-of-two stride"):
+        SmallViT(100)

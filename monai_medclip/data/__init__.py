@@ -1,0 +1,49 @@
+"""Which cases exist: readers that make lists of plain dicts, splits by patient, and what would leak across them."""
+
+from __future__ import annotations
+
+from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerprint, fingerprints, near_duplicates
+from monai_medclip.data.iu_xray import IU_XRAY_SIZES, IUReport, parse_iu_report, read_iu_xray
+from monai_medclip.data.labels import LIDC_FINDINGS, label_vector, matches_rule
+from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
+from monai_medclip.data.rejected import Rejected, read_rejected, write_rejected
+from monai_medclip.data.splits import (
+    Leak,
+    LeakError,
+    SplitRow,
+    check_splits,
+    find_leaks,
+    read_split_manifest,
+    split_by_patient,
+    write_split_manifest,
+)
+
+__all__ = [
+    "IU_XRAY_SIZES",
+    "LIDC_FINDINGS",
+    "Fingerprint",
+    "IUReport",
+    "Leak",
+    "LeakError",
+    "ManifestError",
+    "NearDuplicate",
+    "Rejected",
+    "SplitRow",
+    "check_splits",
+    "find_leaks",
+    "fingerprint",
+    "fingerprints",
+    "label_vector",
+    "matches_rule",
+    "near_duplicates",
+    "parse_iu_report",
+    "positives_by",
+    "read_iu_xray",
+    "read_manifest",
+    "read_rejected",
+    "read_split_manifest",
+    "split_by_patient",
+    "text_key",
+    "write_rejected",
+    "write_split_manifest",
+]

@@ -1,0 +1,97 @@
+"""The command line: `python -m monai_medclip VERB` for what is not a bundle run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_medclip import __version__
+from monai_medclip.data import make_phantom
+from monai_medclip.engines import summarize_runs
+
+__all__ = ["bundle_root", "main"]
+
+BUNDLE_NAME = "medclip"
+
+
+def bundle_root(name: str = BUNDLE_NAME) -> str:
+    """Folder of a bundle: the one that the wheel carries, or the source checkout's.
+
+    Args:
+        name: name of the bundle's folder.
+
+    Returns:
+        Absolute path, as a string because bundle configs concatenate it.
+
+    Raises:
+        FileNotFoundError: if the installation holds no such bundle.
+    """
+    package = Path(__file__).resolve().parent
+    for bundles in (package / "_bundles", package.parent / "bundles"):
+        if (bundles / name / "configs").is_dir():
+            return str(bundles / name)
+    raise FileNotFoundError(
+        f"No bundle {name!r} beside {package}: the installation is incomplete. Reinstall monai-medclip from its wheel."
+    )
+
+
+def _bundle(arguments: argparse.Namespace) -> None:
+    sys.stdout.write(bundle_root(arguments.name) + "\n")
+
+
+def _summarize(arguments: argparse.Namespace) -> None:
+    sys.stdout.write(str(summarize_runs(arguments.runs)) + "\n")
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
+    manifest = make_phantom(
+        arguments.folder,
+        patients=arguments.patients,
+        seed=arguments.seed,
+        image_size=arguments.image_size,
+        modality=arguments.modality,
+        file_format=arguments.file_format,
+        workers=arguments.workers,
+        counterfactuals=arguments.counterfactuals,
+    )
+    sys.stdout.write(f"{manifest}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monai_medclip", description="Research use only, not a medical device."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    bundle = verbs.add_parser("bundle", help="print the folder of the bundle that is installed with the package")
+    bundle.add_argument("--name", default=BUNDLE_NAME)
+    bundle.set_defaults(run=_bundle)
+
+    summarize = verbs.add_parser("summarize", help="mean and spread of the figures of several runs (seeds)")
+    summarize.add_argument("runs", nargs="+", type=Path, help="output folders that hold a metrics.json")
+    summarize.set_defaults(run=_summarize)
+
+    phantom = verbs.add_parser("phantom", help="generate thorax phantoms with known findings, reports and masks")
+    phantom.add_argument("folder", type=Path)
+    phantom.add_argument("--patients", type=int, default=100)
+    phantom.add_argument("--seed", type=int, default=0)
+    phantom.add_argument("--image-size", type=int, default=224, help="pixels a side")
+    phantom.add_argument("--modality", choices=["DX", "CT"], default="DX")
+    phantom.add_argument("--file-format", choices=["dicom", "nifti"], default="dicom")
+    phantom.add_argument("--workers", type=int, default=1, help="processes")
+    phantom.add_argument("--counterfactuals", action="store_true", help="also the same patient without each finding")
+    phantom.set_defaults(run=_phantom)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb; see ``python -m monai_medclip --help``.
+
+    Args:
+        argv: the words after the program's name; those of the process by default.
+    """
+    arguments = _parser().parse_args(argv)
+    arguments.run(arguments)

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_medclip.metrics import auc_by_tercile, classification, youden_threshold
-from monai_medclip.metrics.classification import _resamples, _resampled
+from monai_medclip.metrics.classification import _resampled, _resamples
 
 
 def cases(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,37 @@
+"""Engines: training that resumes exactly, embedding extraction, evaluation, and the record of what was done."""
+
+from .autocast import AutocastInferer
+from .checkpoints import BestCheckpoint, LastCheckpoint
+from .curves import CurvesPlot
+from .early_stopping import EarlyStopping
+from .embedding import Embeddings, embed
+from .files import RESEARCH_USE, write_csv, write_json
+from .history import History
+from .optimization import GradientClipping, cosine_with_warmup
+from .prepare_batch import ContrastivePrepareBatch
+from .progress import ProgressBar
+from .run_record import RunRecord, data_hashes, write_run_record
+from .seeding import EpochSeeder, epoch_seed
+
+__all__ = [
+    "RESEARCH_USE",
+    "AutocastInferer",
+    "BestCheckpoint",
+    "ContrastivePrepareBatch",
+    "CurvesPlot",
+    "EarlyStopping",
+    "Embeddings",
+    "EpochSeeder",
+    "GradientClipping",
+    "History",
+    "LastCheckpoint",
+    "ProgressBar",
+    "RunRecord",
+    "cosine_with_warmup",
+    "data_hashes",
+    "embed",
+    "epoch_seed",
+    "write_csv",
+    "write_json",
+    "write_run_record",
+]

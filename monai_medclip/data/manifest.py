@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 _IMAGE_COLUMNS = ("image", "file")
+_COUNTERFACTUAL = "counterfactual"  # a patient without the finding, beside the same patient with it on a real split
 _JSON_SPLITS = {"training": "train", "validation": "val", "testing": "test"}  # MONAI's datalist names
 
 
@@ -155,7 +156,7 @@ def _require_columns(path: Path, rows: Sequence[_Row], text_column: str) -> None
 
 
 def _conflicts(path: Path, rows: Sequence[_Row]) -> list[Rejected]:
-    """Rules that hold between rows: ids are unique, a patient is on one split (the one of its first row)."""
+    """Rules that hold between rows: ids are unique, a patient is on one split (that of its first row)."""
     lines: dict[str, int] = {}
     sides: dict[str, tuple[str, int]] = {}
     problems = []
@@ -164,7 +165,7 @@ def _conflicts(path: Path, rows: Sequence[_Row]) -> list[Rejected]:
         if identity and lines.setdefault(identity, number) != number:
             reason = f"id {identity!r} is also in row {lines[identity]}. Ids must be unique: rename one."
             problems.append(Rejected(str(path), number, reason))
-        elif patient and side:
+        elif patient and side not in ("", _COUNTERFACTUAL):
             first_side, first = sides.setdefault(patient, (side, number))
             if first_side != side:
                 reason = f"patient {patient!r} is in {side!r} here and in {first_side!r} in row {first}. "

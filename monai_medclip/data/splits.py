@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from monai_medclip.data.fingerprints import Fingerprint, fingerprints, near_duplicates, sha256_of_path
+from monai_medclip.data.fingerprints import Fingerprint, fingerprint_files, near_duplicates, sha256_of_path
 
 __all__ = [
     "Leak",
@@ -134,7 +134,7 @@ def find_leaks(
     paths = [str(item["image"]) for item in pictured]
     if near_duplicate_bits is None:
         return leaks + _identical(pictured, [sha256_of_path(path) for path in paths])
-    prints = fingerprints(paths, cache=cache)
+    prints = fingerprint_files(paths, cache=cache)
     leaks += _identical(pictured, [one.pixels for one in prints])
     known = {(leak.first, leak.second) for leak in leaks}
     alike = _alike(pictured, prints, near_duplicate_bits)

@@ -170,6 +170,11 @@ def test_a_bad_row_is_named_or_listed(folder, rows, message):
     assert refused.reason in str(error.value)
 
 
+def test_a_counterfactual_twin_is_no_second_split(folder):
+    rows = changed(1, split="counterfactual")
+    assert [item["split"] for item in read_manifest(write(folder, rows))] == ["train", "counterfactual", "test"]
+
+
 def test_missing_columns_and_files_are_named(folder):
     with pytest.raises(ManifestError, match=r"manifest.csv, row 1: missing column\(s\) \['file', 'patient_id'\]"):
         read_manifest(write(folder, [{"id": "a", "path": "a.png"}]))

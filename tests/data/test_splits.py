@@ -16,7 +16,7 @@ from monai_medclip.data import (
     check_splits,
     find_leaks,
     fingerprint,
-    fingerprints,
+    fingerprint_files,
     near_duplicates,
     read_manifest,
     read_split_manifest,
@@ -124,13 +124,13 @@ def test_fingerprints_are_kept_and_renewed(pictures, tmp_path):
     cache = tmp_path / "cache" / "fingerprints.npz"
     np.save(tmp_path / "features.npy", np.arange(10.0))
     paths = [*pictures, tmp_path / "features.npy"]
-    first = fingerprints(paths, cache=cache)
-    again = fingerprints(paths[::-1], cache=cache)[::-1]
+    first = fingerprint_files(paths, cache=cache)
+    again = fingerprint_files(paths[::-1], cache=cache)[::-1]
     assert [(one.sha256, one.pixels) for one in first] == [(one.sha256, one.pixels) for one in again]
     assert all(np.array_equal(a.phash, b.phash) and np.array_equal(a.thumb, b.thumb) for a, b in zip(first, again))
     assert first[-1].phash.size == 0
     Image.fromarray(np.eye(70, dtype=np.uint8)).save(pictures[0])
-    assert fingerprints(paths, cache=cache)[0].sha256 == fingerprint(pictures[0]).sha256 != first[0].sha256
+    assert fingerprint_files(paths, cache=cache)[0].sha256 == fingerprint(pictures[0]).sha256 != first[0].sha256
 
 
 def test_a_file_that_cannot_be_decoded_is_named(tmp_path):
@@ -155,8 +155,8 @@ def test_the_split_manifest_reads_back_as_written(pictures, tmp_path):
 def real(shared_data, tmp_path_factory):
     chest = {"covid-chestxray", "vqarad", "nih", "lidc"}
     items = [one for one in read_manifest(shared_data / "manifest.csv") if one["source"] in chest]
-    cache = tmp_path_factory.mktemp("fingerprints") / "real.npz"
-    fingerprints([one["image"] for one in items], cache=cache)
+    cache = tmp_path_factory.mktemp("fingerprint_files") / "real.npz"
+    fingerprint_files([one["image"] for one in items], cache=cache)
     return items, cache
 
 
@@ -167,7 +167,7 @@ def test_the_real_splits_do_not_leak(real):
 
 def test_different_real_patients_are_no_duplicates(real):
     items, cache = real
-    prints = fingerprints([one["image"] for one in items], cache=cache)
+    prints = fingerprint_files([one["image"] for one in items], cache=cache)
     patients = np.unique([one["patient_id"] for one in items], return_inverse=True)[1]
     assert list(near_duplicates(prints, patients)) == []
 

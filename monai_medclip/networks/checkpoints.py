@@ -63,13 +63,14 @@ def _without_prefixes(key: str) -> str:
     return key
 
 
-def load_weights(network: nn.Module, path: str | Path, *, part: str = "") -> None:
+def load_weights(network: nn.Module, path: str | Path, *, part: str = "", ignore_extra: bool = False) -> None:
     """Load a checkpoint into a network, exactly: the same names, the same shapes.
 
     Args:
         network: takes the weights in place.
         path: checkpoint file; see load_state_dict.
         part: prefix of the keys to take, such as ``"image_encoder."`` to load one tower out of a CLIP.
+        ignore_extra: leave out weights that the network does not have, such as a classifier's head.
 
     Raises:
         ValueError: if weights are missing, left over, or of another shape; names them, and the remedy.
@@ -80,7 +81,8 @@ def load_weights(network: nn.Module, path: str | Path, *, part: str = "") -> Non
     own = network.state_dict()
     check_missing([key for key in own if key not in state], path, network)
     extra = [key for key in state if key not in own]
-    if extra:
+    state = {key: value for key, value in state.items() if key in own}
+    if extra and not ignore_extra:
         raise ValueError(
             f"{path} holds {len(extra)} weights that {type(network).__name__} does not have: {_some(extra)}. "
             "Build the network with the configuration that it was trained with, or name a part to load."

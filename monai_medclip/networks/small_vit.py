@@ -24,7 +24,7 @@ class ConvStem(nn.Module):
         img_size: one entry per spatial axis, multiples of the stride.
         patch_size: the total stride, a power of two: one convolution of stride 2 per halving.
         in_chans: image channels.
-        embed_dim: channels that come out; each earlier layer has half of the next one's.
+        embed_dim: channels that come out; the layers before have D/4, D/8, ... of them.
         bias, dynamic_img_pad: given by timm, without meaning here.
 
     References:
@@ -43,7 +43,8 @@ class ConvStem(nn.Module):
         self.grid_size = tuple(size // patch_size for size in img_size)
         self.num_patches = math.prod(self.grid_size)
         conv = Conv[Conv.CONV, len(self.img_size)]
-        channels = [in_chans, *(embed_dim >> i for i in reversed(range(halvings)))]
+        # Narrow while the image is large: the first layers would cost more than the transformer blocks.
+        channels = [in_chans, *(max(8, embed_dim >> (i + 1)) for i in range(halvings - 1, 0, -1)), embed_dim]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):
             # Group, not batch, normalization: an item's features must not depend on its batch.
@@ -62,7 +63,7 @@ class SmallViT(nn.Module, TimmViTAccess):
         image_size: pixels per axis: one number, or one per axis; a multiple of ``stride``.
         in_channels: image channels.
         spatial_dims: 2 or 3.
-        width: token width D; a multiple of 64 at stride 8.
+        width: token width D, a multiple of 64 (8 groups of channels in each layer of the stem).
         depth: transformer blocks.
         num_heads: attention heads per block.
         stride: pixels per token along each axis, a power of two.

@@ -68,8 +68,9 @@ def pack(input_ids: Tensor, attention_mask: Tensor) -> Packed:
 
 def _embed(model: Any, packed: Packed) -> Tensor:
     embeddings, positions = model.embeddings, packed.positions
-    if isinstance(model, RobertaModel):
-        positions = positions + 1 + embeddings.padding_idx  # RoBERTa counts real tokens from its padding index
+    if isinstance(model, RobertaModel):  # it counts real tokens, from behind its padding index
+        starts = torch.repeat_interleave(packed.first, torch.tensor(packed.lengths, device=positions.device))
+        positions = torch.arange(len(starts), device=starts.device) - starts + embeddings.padding_idx + 1
     hidden = embeddings.word_embeddings(packed.input_ids) + embeddings.token_type_embeddings.weight[0]
     return embeddings.dropout(embeddings.LayerNorm(hidden + embeddings.position_embeddings(positions)))
 
@@ -82,19 +83,40 @@ def _layer(layer: Any, hidden: Tensor, packed: Packed, *, only_first: bool = Fal
 
 
 def _attention(attention: Any, hidden: Tensor, packed: Packed, *, only_first: bool) -> Tensor:
+    """Heads' output, concatenated, for all tokens (T, D) or for the first of each sequence (B, D)."""
     heads, dropout = attention.num_attention_heads, attention.dropout.p if attention.training else 0.0
-    queries = attention.query(hidden[packed.first] if only_first else hidden)
-    counts = [1] * len(packed.lengths) if only_first else packed.lengths
-    mixed = [  # (1, H, n, D / H) each
-        F.scaled_dot_product_attention(_by_head(q, heads), _by_head(k, heads), _by_head(v, heads), dropout_p=dropout)
-        for q, k, v in zip(
-            queries.split(counts),
-            attention.key(hidden).split(packed.lengths),
-            attention.value(hidden).split(packed.lengths),
-        )
-    ]
-    return torch.cat([part.transpose(1, 2).flatten(2)[0] for part in mixed])  # (T or B, D)
+    q = attention.query(hidden[packed.first] if only_first else hidden).unflatten(-1, (heads, -1))  # (T or B, H, dh)
+    k, v = (project(hidden).unflatten(-1, (heads, -1)) for project in (attention.key, attention.value))  # (T, H, dh)
+    lengths = [1] * len(packed.lengths) if only_first else packed.lengths
+    attend = _attend_each if hidden.device.type == "cpu" else _attend_padded
+    return attend(q, k, v, lengths, packed.lengths, dropout).flatten(1)
 
 
-def _by_head(rows: Tensor, heads: int) -> Tensor:
-    return rows.view(1, len(rows), heads, -1).transpose(1, 2)  # (n, D) -> (1, H, n, D / H)
+def _attend_each(q: Tensor, k: Tensor, v: Tensor, queries: list[int], keys: list[int], dropout: float) -> Tensor:
+    """Sequence after sequence: on a CPU a loop costs less than padding, and plain softmax less than fused kernels."""
+    scale = q.shape[-1] ** -0.5
+    contexts = []
+    for one_q, one_k, one_v in zip(q.split(queries), k.split(keys), v.split(keys)):
+        scores = (one_q * scale).transpose(0, 1) @ one_k.permute(1, 2, 0)  # (H, n_q, n_k)
+        weights = F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
+        contexts.append((weights @ one_v.transpose(0, 1)).transpose(0, 1))  # (n_q, H, dh)
+    return torch.cat(contexts)
+
+
+def _attend_padded(q: Tensor, k: Tensor, v: Tensor, queries: list[int], keys: list[int], dropout: float) -> Tensor:
+    """All sequences in one kernel, padded for this step only: on a GPU that costs less than a loop."""
+    real_q, real_k = _real(queries, q.device), _real(keys, q.device)  # (B, Nq), (B, N)
+    padded = F.scaled_dot_product_attention(
+        _pad(q, real_q), _pad(k, real_k), _pad(v, real_k), attn_mask=real_k[:, None, None], dropout_p=dropout
+    )
+    return padded.transpose(1, 2)[real_q]  # (T or B, H, dh)
+
+
+def _real(lengths: list[int], device: torch.device) -> Tensor:
+    return torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device)[:, None]
+
+
+def _pad(rows: Tensor, real: Tensor) -> Tensor:
+    """Lay packed rows (T, H, dh) out as (B, H, N, dh), zeros where `real` (B, N) is False."""
+    padded = rows.new_zeros(*real.shape, *rows.shape[1:])
+    return padded.index_put((real,), rows).transpose(1, 2)

@@ -6,6 +6,11 @@ from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerpr
 from monai_medclip.data.iu_xray import IU_XRAY_SIZES, IUReport, parse_iu_report, read_iu_xray
 from monai_medclip.data.labels import LIDC_FINDINGS, label_vector, matches_rule
 from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
+from monai_medclip.data.partitions import Partition, partition
+from monai_medclip.data.phantom import make_phantom
+from monai_medclip.data.phantom_lesions import Lesion
+from monai_medclip.data.phantom_patient import PhantomPatient
+from monai_medclip.data.phantom_xray import XRay
 from monai_medclip.data.rejected import Rejected, read_rejected, write_rejected
 from monai_medclip.data.splits import (
     Leak,
@@ -25,18 +30,24 @@ __all__ = [
     "IUReport",
     "Leak",
     "LeakError",
+    "Lesion",
     "ManifestError",
     "NearDuplicate",
+    "Partition",
+    "PhantomPatient",
     "Rejected",
     "SplitRow",
+    "XRay",
     "check_splits",
     "find_leaks",
     "fingerprint",
     "fingerprint_files",
     "label_vector",
+    "make_phantom",
     "matches_rule",
     "near_duplicates",
     "parse_iu_report",
+    "partition",
     "positives_by",
     "read_iu_xray",
     "read_manifest",

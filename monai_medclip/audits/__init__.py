@@ -1,0 +1,7 @@
+"""Audits: what else could explain a figure, from raw pixels to wording."""
+
+from __future__ import annotations
+
+from monai_medclip.audits.pixels import PixelBaselines, pixel_baselines
+
+__all__ = ["PixelBaselines", "pixel_baselines"]

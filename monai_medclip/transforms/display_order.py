@@ -165,8 +165,8 @@ class DisplayOrderd(MapTransform, InvertibleTransform):
         shape = tuple(image.shape[1:])
         if len(shape) != self.spatial_dims and not (self.spatial_dims == 2 and len(shape) == 3 and shape[2] == 1):
             raise ValueError(
-                f"Image {image.meta.get('filename_or_obj', '')} has shape {tuple(image.shape)}, channels first; display "
-                f"order was asked for spatial_dims={self.spatial_dims}. Set spatial_dims={len(shape)} or take a slice first."
+                f"{image.meta.get('filename_or_obj', 'An image')} has shape {tuple(image.shape)}, channels first, but "
+                f"spatial_dims is {self.spatial_dims}. Set spatial_dims={len(shape)}, or take a slice first."
             )
         order = radiograph_axis_order(image) if self.spatial_dims == 2 else volume_axis_order(image, self.axcodes)
         extra = {"source": list(order.source), "flipped": [int(f) for f in order.flipped]}

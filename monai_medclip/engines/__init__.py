@@ -5,6 +5,7 @@ from .checkpoints import BestCheckpoint, LastCheckpoint
 from .curves import CurvesPlot
 from .early_stopping import EarlyStopping
 from .embedding import Embeddings, embed
+from .evaluation import Evaluation, evaluate_clip
 from .files import RESEARCH_USE, write_csv, write_json
 from .history import History
 from .optimization import GradientClipping, cosine_with_warmup
@@ -12,6 +13,8 @@ from .prepare_batch import ContrastivePrepareBatch
 from .progress import ProgressBar
 from .run_record import RunRecord, data_hashes, write_run_record
 from .seeding import EpochSeeder, epoch_seed
+from .summary import FigureSummary, RunsSummary, summarize_runs
+from .zero_shot import ZeroShot, evaluate_zero_shot
 
 __all__ = [
     "RESEARCH_USE",
@@ -22,15 +25,22 @@ __all__ = [
     "EarlyStopping",
     "Embeddings",
     "EpochSeeder",
+    "Evaluation",
+    "FigureSummary",
     "GradientClipping",
     "History",
     "LastCheckpoint",
     "ProgressBar",
     "RunRecord",
+    "RunsSummary",
+    "ZeroShot",
     "cosine_with_warmup",
     "data_hashes",
     "embed",
     "epoch_seed",
+    "evaluate_clip",
+    "evaluate_zero_shot",
+    "summarize_runs",
     "write_csv",
     "write_json",
     "write_run_record",

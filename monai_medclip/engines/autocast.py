@@ -25,6 +25,7 @@ class AutocastInferer(Inferer):
     """
 
     def __init__(self, enabled: bool = True, dtype: str = "bfloat16", inferer: Inferer | None = None) -> None:
+        """See the class."""
         self.enabled = enabled
         self.dtype = _dtype_named(dtype)
         self.inferer = SimpleInferer() if inferer is None else inferer

@@ -37,6 +37,7 @@ class LastCheckpoint:
     """
 
     def __init__(self, output_dir: str, states: Mapping[str, Any], resume: bool = False) -> None:
+        """See the class."""
         self.path = Path(output_dir) / "last.pt"
         self.states = dict(states)
         self.resume = resume
@@ -115,6 +116,7 @@ class BestCheckpoint:
     """
 
     def __init__(self, output_dir: str, network: nn.Module, validator: Any, *, metric: str, mode: str = "max") -> None:
+        """See the class."""
         if mode not in ("max", "min"):
             raise ValueError(f"mode is '{mode}': it must be 'max' (higher is better) or 'min'.")
         self.path = Path(output_dir) / "model.pt"

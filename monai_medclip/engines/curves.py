@@ -28,6 +28,7 @@ class CurvesPlot:
     """
 
     def __init__(self, output_dir: str, history: History, metrics: Sequence[str] | None = None, every: int = 5) -> None:
+        """See the class."""
         self.path = Path(output_dir) / "curves.png"
         self.history = history
         self.metrics = None if metrics is None else list(metrics)

@@ -31,6 +31,7 @@ class EarlyStopping:
     def __init__(
         self, validator: Any, *, metric: str, patience: int = 5, mode: str = "max", threshold: float = 0.0
     ) -> None:
+        """See the class."""
         self.validator = validator
         self.metric = metric
         self._settings = {"patience": patience, "mode": mode, "threshold": threshold}

@@ -23,6 +23,7 @@ class Embeddings(NamedTuple):
     positives: Tensor  # (N,) int64, equal for items that are the same
     label: Tensor  # (N, F) float32 of 0, 1 and NaN for unknown; F is 0 without labels
     ids: tuple[str, ...]  # N item ids; numbers when items carry none
+    patients: tuple[str, ...]  # N patient ids, for resampling patients; item ids when items carry none
 
 
 def embed(
@@ -56,7 +57,8 @@ def embed(
             size, first = len(image), sum(len(part.ids) for part in parts)
             label = torch.as_tensor(batch["label"]).float().cpu() if "label" in batch else torch.zeros(size, 0)
             ids = tuple(str(entry) for entry in batch.get("id", range(first, first + size)))
-            parts.append(Embeddings(output.image.cpu(), output.text.cpu(), positives.cpu(), label, ids))
+            patients = tuple(str(entry) for entry in batch.get("patient_id", ids))
+            parts.append(Embeddings(output.image.cpu(), output.text.cpu(), positives.cpu(), label, ids, patients))
     if not parts:
         raise ValueError("There is nothing to embed: the loader is empty. Check the split's name in the manifest.")
     return _joined(parts)
@@ -64,7 +66,7 @@ def embed(
 
 def _joined(parts: list[Embeddings]) -> Embeddings:
     image, text, positives, label = (torch.cat(tensors) for tensors in list(zip(*parts))[:4])
-    ids = tuple(name for part in parts for name in part.ids)
+    ids, patients = (tuple(name for part in parts for name in part[field]) for field in (4, 5))
     bad = ~(image.isfinite().all(dim=1) & text.isfinite().all(dim=1))  # (N,)
     if bad.any():
         names = [name for name, is_bad in zip(ids, bad.tolist()) if is_bad]
@@ -72,4 +74,4 @@ def _joined(parts: list[Embeddings]) -> Embeddings:
             f"{len(names)} of {len(ids)} embeddings are not finite, first {names[:3]}: the weights have diverged or "
             "the images hold NaN. Check both, and try without amp."
         )
-    return Embeddings(image, text, positives, label, ids)
+    return Embeddings(image, text, positives, label, ids, patients)

@@ -32,6 +32,7 @@ class History:
     """
 
     def __init__(self, output_dir: str, validator: Any | None = None) -> None:
+        """See the class."""
         self.path = Path(output_dir) / "history.csv"
         self.validator = validator
         self.rows: list[dict[str, float]] = []

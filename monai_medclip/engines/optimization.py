@@ -26,6 +26,7 @@ class GradientClipping:
     """
 
     def __init__(self, max_norm: float = 1.0) -> None:
+        """See the class."""
         if not max_norm > 0:
             raise ValueError(
                 f"max_norm is {max_norm}: a gradient norm must be positive. Leave the handler out to not clip."

@@ -25,6 +25,7 @@ class ContrastivePrepareBatch(PrepareBatch):
     """
 
     def __init__(self, image_key: str = "image", target_key: str = "positives") -> None:
+        """See the class."""
         self.image_key = image_key
         self.target_key = target_key
 

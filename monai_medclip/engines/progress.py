@@ -22,6 +22,7 @@ class ProgressBar:
     """
 
     def __init__(self, validator: Any | None = None, metric: str | None = None, enabled: bool | None = None) -> None:
+        """See the class."""
         self.validator = validator
         self.metric = metric
         self.enabled = enabled

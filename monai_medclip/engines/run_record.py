@@ -46,6 +46,7 @@ class RunRecord:
     def __init__(
         self, output_dir: str, *, seed: int, items: Mapping[str, Sequence[Item]], resume: bool = False
     ) -> None:
+        """See the class."""
         self.output_dir = output_dir
         self.seed = seed
         self.items = items

@@ -37,6 +37,7 @@ class EpochSeeder:
     """
 
     def __init__(self, seed: int = 0) -> None:
+        """See the class."""
         self.seed = seed
 
     def attach(self, engine: Engine) -> None:

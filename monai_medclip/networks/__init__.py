@@ -3,10 +3,17 @@
 from monai_medclip.networks.attention import QKV, AttentionAccess, attend, has_attention
 from monai_medclip.networks.checkpoints import load_state_dict, load_weights
 from monai_medclip.networks.clip import CLIP
+from monai_medclip.networks.export import export_classifier
+from monai_medclip.networks.features import PrecomputedFeatures
+from monai_medclip.networks.freezing import freeze_parts, parameter_groups
 from monai_medclip.networks.image_encoder import ImageEncoder, network_input
+from monai_medclip.networks.monai_encoder import MonaiImageEncoder
+from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_open_clip
 from monai_medclip.networks.small_vit import SmallViT
 from monai_medclip.networks.text_encoder import TransformersTextEncoder
+from monai_medclip.networks.text_open_clip import OpenClipTextEncoder
 from monai_medclip.networks.timm_encoder import TimmImageEncoder
+from monai_medclip.networks.transformers_encoder import TransformersImageEncoder
 from monai_medclip.networks.zero_shot import PROMPT_RULES, ZeroShotClassifier, prompt_directions
 
 __all__ = [
@@ -15,14 +22,23 @@ __all__ = [
     "QKV",
     "AttentionAccess",
     "ImageEncoder",
+    "MonaiImageEncoder",
+    "OpenClipImageEncoder",
+    "OpenClipTextEncoder",
+    "PrecomputedFeatures",
     "SmallViT",
     "TimmImageEncoder",
+    "TransformersImageEncoder",
     "TransformersTextEncoder",
     "ZeroShotClassifier",
     "attend",
+    "export_classifier",
+    "freeze_parts",
     "has_attention",
+    "load_open_clip",
     "load_state_dict",
     "load_weights",
     "network_input",
+    "parameter_groups",
     "prompt_directions",
 ]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_medclip.findings import Finding
+from monai_medclip.networks.checkpoints import load_weights
+from monai_medclip.networks.freezing import is_frozen
+from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_open_clip
+from monai_medclip.networks.text_open_clip import OpenClipTextEncoder
 from monai_medclip.networks.zero_shot import ZeroShotClassifier
 from monai_medclip.outputs import CLIPOutput, TokenBatch
 
@@ -69,6 +75,49 @@ class CLIP(nn.Module):
         log_scale = torch.tensor(min(-math.log(temperature), self.max_log_scale))
         _register(self, "log_scale", log_scale, learned=learn_temperature)
         _register(self, "logit_bias", torch.tensor(float(logit_bias or 0.0)), learned=logit_bias is not None)
+
+    @classmethod
+    def from_open_clip(
+        cls,
+        source: str | Path,
+        *,
+        pretrained: str | Path | None = None,
+        image_size: int | Sequence[int] | None = None,
+        learn_temperature: bool = True,
+    ) -> CLIP:
+        """A whole open_clip model with its own projections, logit scale and bias.
+
+        Args:
+            source: built-in name, ``"hf-hub:owner/name"``, or a local folder with ``open_clip_config.json``.
+            pretrained: weights tag or file for a built-in name; None leaves them random.
+            image_size: (rows, columns) or one number; None for the model's own.
+            learn_temperature: train the scale on.
+        """
+        model: Any = load_open_clip(source, pretrained=pretrained, image_size=image_size)
+        scale = float(model.logit_scale.detach().exp())
+        bias = getattr(model, "logit_bias", None)
+        return cls(
+            OpenClipImageEncoder(model),
+            OpenClipTextEncoder(model),
+            temperature=1 / scale,
+            learn_temperature=learn_temperature,
+            max_logit_scale=max(100.0, scale),  # SigLIP's is above CLIP's limit
+            logit_bias=None if bias is None else float(bias.detach()),
+        )
+
+    def load(self, path: str | Path) -> CLIP:
+        """Load a trained checkpoint of this very CLIP (see load_weights) and return it, for one line in a config."""
+        load_weights(self, path)
+        return self
+
+    def train(self, mode: bool = True) -> CLIP:
+        """Training mode, except for what is frozen: no dropout, token dropping or running statistics there."""
+        super().train(mode)
+        towers = (self.image_encoder, self.text_encoder)
+        for module in self.modules():
+            if (module in towers or isinstance(module, _BatchNorm)) and is_frozen(module):
+                module.eval()
+        return self
 
     @property
     def logit_scale(self) -> Tensor:

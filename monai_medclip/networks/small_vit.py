@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from monai_medclip.networks.image_encoder import network_input, per_axis, per_channel
+from monai_medclip.networks.pooled_only import cls_only_forward, reads_cls_only
 from monai_medclip.networks.timm_encoder import TimmViTAccess, explicit_attention
 
 __all__ = ["ConvStem", "SmallViT"]
@@ -49,11 +50,11 @@ class ConvStem(nn.Module):
         for before, after in itertools.pairwise(channels):
             # Group, not batch, normalization: an item's features must not depend on its batch.
             layers += [conv(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(8, after), nn.GELU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        self.stem = nn.Sequential(*layers[:-1])
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, C, *spatial) -> tokens (B, P, embed_dim)."""
-        return self.layers(image).flatten(2).transpose(1, 2)
+        return self.stem(image).flatten(2).transpose(1, 2)
 
 
 class SmallViT(nn.Module, TimmViTAccess):
@@ -109,4 +110,5 @@ class SmallViT(nn.Module, TimmViTAccess):
 
     def forward(self, image: Tensor) -> Tensor:
         """Pooled features (B, width) of images (B, C, *spatial)."""
-        return self.trunk(network_input(image, self.in_channels))
+        image = network_input(image, self.in_channels)
+        return cls_only_forward(self.trunk, image) if reads_cls_only(self.trunk) else self.trunk(image)

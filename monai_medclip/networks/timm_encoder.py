@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from monai_medclip.networks.attention import QKV, AttentionStage, StagedAttention, attend, split_heads
 from monai_medclip.networks.checkpoints import check_missing
 from monai_medclip.networks.image_encoder import network_input, per_axis, per_channel
+from monai_medclip.networks.pooled_only import cls_only_forward, reads_cls_only
 
 __all__ = ["TimmImageEncoder", "TimmViTAccess"]
 
@@ -157,7 +158,8 @@ class TimmImageEncoder(nn.Module, TimmViTAccess):
 
     def forward(self, image: Tensor) -> Tensor:
         """Pooled features (B, width)."""
-        return self.trunk(network_input(image, self.in_channels))
+        image = network_input(image, self.in_channels)
+        return cls_only_forward(self.trunk, image) if reads_cls_only(self.trunk) else self.trunk(image)
 
     def feature_map(self, image: Tensor) -> Tensor:
         """The last feature map (B, C, rows, columns) of a convolutional network, before pooling."""

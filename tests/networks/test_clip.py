@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from monai.data import MetaTensor
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from monai_medclip.networks import CLIP
 
+from .test_open_clip_encoder import save_open_clip
 from .toys import BagOfWords, tiny_clip, tokenize
 
 TEXTS = ["There is a nodule.", "The lungs are clear.", "The heart is enlarged."]
@@ -84,3 +88,24 @@ def test_wrong_arguments_are_refused() -> None:
     image_encoder.projected = text_encoder.projected = True
     with pytest.raises(ValueError, match=r"\[8, 9\]"):
         CLIP(image_encoder, text_encoder)
+
+
+@pytest.mark.parametrize("name", ["OpenAI", "SigLIP"])
+def test_whole_open_clip_model_keeps_its_projections_scale_and_bias(tmp_path: Path, name: str) -> None:
+    save_open_clip(tmp_path, name)
+    original = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    clip = CLIP.from_open_clip(tmp_path).eval()
+    image, ids = torch.rand(2, 3, *clip.image_encoder.image_size), torch.tensor([[60, 5, 9, 63, 0, 0, 0, 0]])
+    torch.testing.assert_close(clip.encode_image(image), original.encode_image(image, normalize=True))
+    torch.testing.assert_close(clip.encode_text(ids, (ids > 0).long()), original.encode_text(ids, normalize=True))
+    torch.testing.assert_close(clip.logit_scale, original.logit_scale.exp())
+    assert clip.logit_bias.item() == (0.0 if original.logit_bias is None else original.logit_bias.item())
+
+
+def test_scale_above_clips_limit_survives_a_training_step(tmp_path: Path) -> None:
+    save_open_clip(tmp_path, "OpenAI")
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file({**load_file(path), "logit_scale": torch.tensor(math.log(117.0))}, path)
+    clip = CLIP.from_open_clip(tmp_path).train()
+    ids = torch.tensor([[60, 5, 63]])
+    assert clip(torch.rand(1, 3, 32, 32), ids, torch.ones_like(ids)).logit_scale.item() == pytest.approx(117.0)

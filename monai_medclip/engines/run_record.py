@@ -164,16 +164,30 @@ def _calling_parser() -> ConfigParser | None:
 
 def _resolved(parser: ConfigParser) -> dict[str, Any]:
     """Plain values of the references and expressions that have been resolved so far, by id."""
+    resolver = parser.ref_resolver
+    found: dict[str, Any] = {}
+    for key, source in _texts(parser.get()):
+        # A reference inside a component is replaced there: only its target has a resolved value of its own.
+        target = resolver.normalize_id(source[1:]) if source.startswith("@") else key
+        if source[:1] in ("$", "@") and target in resolver.resolved_content:
+            value = resolver.resolved_content[target]
+            found |= {key: value} if _is_plain(value) else {}
+    return found
 
-    def is_plain(value: Any) -> bool:
-        if isinstance(value, (list, tuple)):
-            return len(value) < 50 and all(is_plain(entry) for entry in value)
-        return value is None or isinstance(value, (bool, int, float, str))
 
-    content = parser.ref_resolver.resolved_content
-    sources = {key: parser.get(key) for key in content}
-    computed = {key for key, source in sources.items() if isinstance(source, str) and source[:1] in ("$", "@")}
-    return {key: content[key] for key in sorted(computed) if is_plain(content[key])}
+def _texts(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a configuration by id."""
+    if isinstance(config, str):
+        yield key, config
+    elif isinstance(config, (Mapping, list)):
+        for name, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+            yield from _texts(value, f"{key}::{name}" if key else str(name))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) < 50 and all(_is_plain(entry) for entry in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _environment() -> dict[str, Any]:

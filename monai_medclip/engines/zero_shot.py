@@ -80,7 +80,7 @@ def evaluate_zero_shot(
 
 def _directions(clip: CLIP, findings: Sequence[Any], tokenizer: Any) -> dict[str, Tensor]:
     """(F, E) for every rule that all findings have prompts for; the rules of names always are among them."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for rule in PROMPT_RULES:
         try:
             found[rule] = prompt_directions(clip, findings, tokenizer, rule).cpu()

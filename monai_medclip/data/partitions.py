@@ -31,6 +31,7 @@ def partition(
     folder: str | Path | None = None,
     near_duplicate_bits: int | None = 40,
     on_leak: str = "raise",
+    cache: str | Path | None = None,
 ) -> Partition:
     """Sort items by ``item["split"]`` and refuse what leaks between the sides.
 
@@ -56,7 +57,6 @@ def partition(
             f"{strangers[0].get('id')}: its split is {strangers[0].get('split')!r} ({len(strangers)} items are like it). Name "
             "train, val or test in the manifest's split column, or use split_by_patient."
         )
-    cache = Path(folder) / "fingerprints.npz" if folder is not None else None
     leaks = find_leaks(items, near_duplicate_bits=near_duplicate_bits, cache=cache)
     if on_leak == "raise" or any(leak.rule == "patient" for leak in leaks):
         _refuse(leaks)

@@ -72,7 +72,8 @@ def make_phantom(
         splits: counts or fractions of the patients per split, in order of patient; 70/10/20 % train, val, test if None.
         monochrome1: share of the radiographs stored as MONOCHROME1.
         workers: processes.
-        counterfactuals: also write each patient with findings as a second study without any, split ``counterfactual``.
+        counterfactuals: also write each patient with findings as a second study without any, on the same split and named in
+            the column ``counterfactual_of`` (leave them out of training with ``where={"counterfactual_of": ""}``).
         progress: show a bar.
 
     Returns:

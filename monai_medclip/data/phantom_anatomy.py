@@ -13,9 +13,10 @@ __all__ = [
     "Anatomy",
     "abdomen_interval",
     "body_interval",
+    "great_vessels_interval",
+    "heart_interval",
     "lung_interval",
     "lung_walls",
-    "mediastinum_interval",
     "sample_anatomy",
 ]
 
@@ -158,24 +159,31 @@ def abdomen_interval(anatomy: Anatomy, plane: Plane) -> Interval:
     return interval(-4.0, half)
 
 
-def mediastinum_interval(anatomy: Anatomy, plane: Plane, heart_width: float) -> Interval:
-    """Heart, right atrium, aortic knob and pulmonary trunk where they bulge into the lungs."""
-    tilt, round_ = anatomy.heart_tilt, anatomy.heart_roundness
-    long = heart_width / 2 / math.hypot(math.cos(tilt), round_ * math.sin(tilt))
-    depth_y = -0.28 * anatomy.thorax_half_depth
-    x = anatomy.turned(anatomy.heart_offset * heart_width, depth_y)
-    dome = (anatomy.dome_z[0] + anatomy.dome_z[1]) / 2
-    height = long * math.hypot(math.sin(tilt), round_ * math.cos(tilt))
-    z = dome + 20 - 0.82 * height
-    heart = ellipsoid(plane, (x, depth_y, z), (long, 0.4 * heart_width, round_ * long), tilt)
-    atrium = ellipsoid(
-        plane, (x - 0.27 * heart_width, depth_y, z + 4), (0.22 * heart_width, 0.3 * heart_width, 0.3 * heart_width)
-    )
-    upper = anatomy.upper_mediastinum[1]
-    arch_z = z - height - 26
+def heart_interval(anatomy: Anatomy, plane: Plane, width: float) -> Interval:
+    """The heart, ``width`` mm across, resting on the diaphragm; the right atrium bulges to the right."""
+    long, _, x, y, z = _heart_place(anatomy, width)
+    heart = ellipsoid(plane, (x, y, z), (long, 0.4 * width, anatomy.heart_roundness * long), anatomy.heart_tilt)
+    atrium = ellipsoid(plane, (x - 0.27 * width, y, z + 4), (0.22 * width, 0.3 * width, 0.3 * width))
+    return union(heart, atrium)
+
+
+def great_vessels_interval(anatomy: Anatomy, plane: Plane) -> Interval:
+    """Aortic knob and pulmonary trunk above the healthy heart."""
+    _, height, _, _, z = _heart_place(anatomy, anatomy.heart_width)
+    upper, arch_z = anatomy.upper_mediastinum[1], z - height - 26
     knob = ellipsoid(plane, (anatomy.turned(upper - 2, 14), 14, arch_z), (anatomy.aortic_knob, 26, anatomy.aortic_knob))
     trunk = ellipsoid(plane, (anatomy.turned(upper - 4, -8), -8, arch_z + 34), (15, 24, 20), 0.7)
-    return union(union(heart, atrium), union(knob, trunk))
+    return union(knob, trunk)
+
+
+def _heart_place(anatomy: Anatomy, width: float) -> tuple[float, float, float, float, float]:
+    """Half length along its axis, half height, and middle (x, y, z) of a heart, mm."""
+    tilt, roundness = anatomy.heart_tilt, anatomy.heart_roundness
+    long = width / 2 / math.hypot(math.cos(tilt), roundness * math.sin(tilt))
+    height = long * math.hypot(math.sin(tilt), roundness * math.cos(tilt))
+    y = -0.28 * anatomy.thorax_half_depth
+    z = (anatomy.dome_z[0] + anatomy.dome_z[1]) / 2 + 20 - 0.82 * height
+    return long, height, anatomy.turned(anatomy.heart_offset * width, y), y, z
 
 
 def body_interval(anatomy: Anatomy, plane: Plane) -> Interval:

@@ -19,6 +19,7 @@ __all__ = [
     "Plane",
     "Tubes",
     "attenuation",
+    "both",
     "ellipsoid",
     "hu_of",
     "interval",
@@ -130,6 +131,11 @@ def interval(centre: Array | float, half: Array) -> Interval:
 def union(one: Interval, other: Interval) -> Interval:
     """Both parts, and what lies between them where both are met."""
     return Interval(np.minimum(one.front, other.front), np.maximum(one.back, other.back))
+
+
+def both(one: Interval, other: Interval) -> Interval:
+    """What lies in both parts."""
+    return Interval(np.maximum(one.front, other.front), np.minimum(one.back, other.back))
 
 
 def overlap(*parts: Interval) -> Array:

@@ -10,11 +10,12 @@ import numpy as np
 from monai_medclip.data.phantom_anatomy import (
     Anatomy,
     abdomen_interval,
+    great_vessels_interval,
+    heart_interval,
     lung_interval,
     lung_walls,
-    mediastinum_interval,
 )
-from monai_medclip.data.phantom_geometry import Array, Interval, Plane, hu_of, interval, root, tissue
+from monai_medclip.data.phantom_geometry import Array, Interval, Plane, hu_of, interval, root, tissue, union
 
 __all__ = ["FINDING_NAMES", "FOCAL", "SIZE_MM", "Lesion", "sample_lesions"]
 
@@ -30,8 +31,8 @@ SIZE_MM = {
 }
 HEART_RATIO = (0.55, 0.67)  # cardiothoracic ratio of an enlarged heart; a healthy one ends at 0.505
 # Least log-attenuation at a nodule's middle: small ones are calcified, as those that radiographs show.
-NODULE_CONTRAST = 0.65
-DENSEST_HU = 2200.0  # a small, fully calcified granuloma
+NODULE_CONTRAST = 0.95
+DENSEST_HU = 2800.0  # a small, fully calcified granuloma
 _SIDES, _ZONES = ("right", "left"), ("upper", "middle", "lower")
 
 
@@ -85,8 +86,8 @@ def _lobulated(dx: Array, dz: Array, radius: float, shape: tuple[float, ...]) ->
     outline = np.full_like(angle, 0.88)
     for lobes, (size, phase) in enumerate(zip(shape[0:10:2], shape[1:10:2], strict=True), start=2):
         outline = outline + (0.22 * size / lobes) * np.cos(lobes * angle + (2 * np.pi * phase))
-    reach = radius * np.minimum(outline, 1)
-    return 0.9 * root(reach * reach - dx * dx - dz * dz)
+    away = (dx * dx + dz * dz) / (radius * np.minimum(outline, 1)) ** 2
+    return 0.9 * radius * root(1 - away * away)  # steeper than a ball: the border of a solid tumour
 
 
 def _patchy(dx: Array, dz: Array, size: float, shape: tuple[float, ...]) -> Array:
@@ -101,7 +102,7 @@ def _patchy(dx: Array, dz: Array, size: float, shape: tuple[float, ...]) -> Arra
             wave * math.cos(2 * np.pi * turn) * dx + wave * math.sin(2 * np.pi * turn) * dz + (2 * np.pi * phase)
         )
     body = np.maximum(1 - along * along - across * across, 0)
-    return (0.42 * size) * root(body) * np.clip(0.8 + 0.16 * ripple, 0.1, 1.2) * np.minimum(body * 4, 1)
+    return (0.5 * size) * root(body) * np.clip(0.8 + 0.16 * ripple, 0.1, 1.2) * np.minimum(body * 4, 1)
 
 
 def sample_lesions(anatomy: Anatomy, seed: int, index: int) -> tuple[Lesion, ...]:
@@ -125,7 +126,7 @@ def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random
         side = side if side not in taken else _SIDES[1 - _SIDES.index(side)]
         return Lesion(finding, side, "lower" if finding == "pleural effusion" else "upper", size, shape=shape)
     side, zone, centre = _place(anatomy, others, size, side, rng)
-    hu = {"mass": 60.0, "consolidation": 0.0}.get(finding, 40.0)
+    hu = {"mass": 60.0, "consolidation": 30.0}.get(finding, 40.0)
     if finding == "nodule":
         hu = min(max(hu, hu_of(NODULE_CONTRAST / size + tissue("lung"))), DENSEST_HU)
     return Lesion(finding, side, zone, size, centre, hu, shape)
@@ -161,7 +162,8 @@ def _freedom(anatomy: Anatomy, others: list[Lesion], x: Array, z: Array, size: f
     retract = next((other.retract_mm for other in others if other.finding == "pneumothorax"), (0.0, 0.0))
     heart = next((other.size_mm for other in others if other.finding == "cardiomegaly"), anatomy.heart_width)
     lungs = lung_interval(anatomy, points, retract)
-    taken = mediastinum_interval(anatomy, points, heart).thickness + abdomen_interval(anatomy, points).thickness
+    mediastinum = union(heart_interval(anatomy, points, heart), great_vessels_interval(anatomy, points))
+    taken = mediastinum.thickness + abdomen_interval(anatomy, points).thickness
     clear = (lungs.thickness > 45) & (taken < 0.35 * lungs.thickness)
     for other in others:
         if other.finding == "pleural effusion":

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from monai_medclip.data.phantom_anatomy import Anatomy, sample_anatomy
+from monai_medclip.data.phantom_ct import CT, render_ct
 from monai_medclip.data.phantom_lesions import Lesion, sample_lesions
 from monai_medclip.data.phantom_report import write_report
 from monai_medclip.data.phantom_xray import XRay, render_xray
@@ -33,6 +34,10 @@ class PhantomPatient:
     def findings(self) -> tuple[Lesion, ...]:
         """What the patient has."""
         return sample_lesions(self.anatomy, self.seed, self.index)
+
+    def ct(self, shape: tuple[int, int, int] = (64, 128, 128), without: Collection[str] = ()) -> CT:
+        """The chest CT of the same thorax, (slices, rows, columns)."""
+        return render_ct(self.anatomy, self._shown(without), shape=shape, seed=(self.seed, self.index))
 
     @property
     def report(self) -> str:

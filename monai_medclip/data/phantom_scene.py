@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_medclip.data.phantom_anatomy import Anatomy, abdomen_interval, lung_interval, mediastinum_interval
-from monai_medclip.data.phantom_geometry import Array, Interval, Plane, attenuation, overlap, tissue
+from monai_medclip.data.phantom_anatomy import (
+    Anatomy,
+    abdomen_interval,
+    great_vessels_interval,
+    heart_interval,
+    lung_interval,
+)
+from monai_medclip.data.phantom_geometry import Array, Interval, Plane, attenuation, both, overlap, tissue, union
 from monai_medclip.data.phantom_lesions import FOCAL, Lesion, fluid_share
 
-__all__ = ["Chest", "chest_of"]
+__all__ = ["PLEURA_MM", "Chest", "chest_of"]
 
-_PLEURA_MM = 1.6  # of the visceral pleura's line
+PLEURA_MM = 1.6  # of the visceral pleura's line
 
 
 @dataclass(frozen=True)
@@ -24,20 +30,26 @@ class Chest:
     Attributes:
         pleura: the cavities.
         lung: the lungs, smaller than the cavities under a pneumothorax.
+        heart: the heart alone.
         mediastinum: heart and great vessels.
         abdomen: what lies under the diaphragm.
         fluid: the pleural effusion, if any.
         inner: the collapsed lungs without their pleura, if any.
+        line_mm: how wide the pleura's line is drawn (``PLEURA_MM`` or most of a pixel).
+        enlarged: whether the heart is.
         focal: nodule, mass, consolidation with the window of the plane that they touch.
     """
 
     pleura: Interval
     lung: Interval
+    heart: Interval
     mediastinum: Interval
     abdomen: Interval
-    fluid: Interval | None
-    inner: Interval | None
-    focal: tuple[tuple[Lesion, tuple[slice, slice], Interval], ...]
+    fluid: Interval | None = None
+    inner: Interval | None = None
+    line_mm: float = PLEURA_MM
+    enlarged: bool = False
+    focal: tuple[tuple[Lesion, tuple[slice, slice], Interval], ...] = ()
 
     def free(self, part: Interval, where: tuple[slice, slice] | None = None) -> Array:
         """(rows, columns) mm of ``part`` that heart, diaphragm and fluid leave over."""
@@ -57,34 +69,31 @@ class Chest:
         """Depth of focal lesion ``index`` inside free lung, over its window."""
         _, where, part = self.focal[index]
         lung = self.lung.at(where)
-        inside = Interval(np.maximum(part.front, lung.front), np.minimum(part.back, lung.back))
-        return self.free(inside, where)
+        return self.free(both(part, lung), where)
 
-    def masks(self, pixel_floor_mm: float = 0.0) -> dict[str, NDArray[np.bool_]]:
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Projected masks (rows, columns) of the findings that this chest shows."""
         found: dict[str, NDArray[np.bool_]] = {}
         for index, (lesion, where, _) in enumerate(self.focal):
             depth = self.lesion_mm(index)
             mask = np.zeros(self.lung.front.shape, bool)
-            mask[where] = depth > max(0.18 * float(depth.max(initial=0)), pixel_floor_mm)
+            mask[where] = depth > 0.18 * float(depth.max(initial=0))
             found[lesion.finding] = mask
         if self.fluid is not None:
-            left_over = Interval(
-                np.maximum(self.fluid.front, self.pleura.front), np.minimum(self.fluid.back, self.pleura.back)
-            )
-            without = Chest(self.pleura, self.lung, self.mediastinum, self.abdomen, None, None, ())
-            found["pleural effusion"] = without.free(left_over) > 8
+            dry = replace(self, fluid=None)
+            found["pleural effusion"] = dry.free(both(self.fluid, self.pleura)) > 8
+        if self.enlarged:
+            found["cardiomegaly"] = self.heart.thickness > 0
         if self.inner is not None:
             found["pneumothorax"] = self.free(self.pleura) - self.free(self.lung) > 0.25 * self.pleura.thickness + 4
         return found
 
-    def log_attenuation(self, vessels: Array, lung_hu: float, pixel_mm: float) -> Array:
+    def log_attenuation(self, vessels: Array, lung_hu: float) -> Array:
         """(rows, columns) what the chest's contents change in -log(intensity), against soft tissue everywhere.
 
         Args:
             vessels: (rows, columns) mm of vessel over the plane.
             lung_hu: CT number of aerated lung.
-            pixel_mm: pixel size: no line is drawn thinner.
         """
         soft, lung_mu = tissue("soft"), attenuation(lung_hu)
         lung_mm = self.free(self.lung)
@@ -93,15 +102,10 @@ class Chest:
         total = (lung_mu - soft) * lung_mm + (tissue("air") - soft) * (cavity_mm - lung_mm)
         total = total + (tissue("blood") - lung_mu) * vessels * aerated
         if self.inner is not None:
-            width = max(_PLEURA_MM, 0.75 * pixel_mm)
             shell = lung_mm - self.free(self.inner)
-            total = total + (soft - lung_mu) * _PLEURA_MM / width * np.where(
-                cavity_mm - self.free(self.lung) >= 0, shell, 0
-            )
+            total = total + (soft - lung_mu) * PLEURA_MM / self.line_mm * shell
         for index, (lesion, where, _) in enumerate(self.focal):
-            total[where] += (
-                (attenuation(lesion.hu) - lung_mu) * self.lesion_mm(index) * (1 - np.minimum(vessels[where] / 40, 0.6))
-            )
+            total[where] += (attenuation(lesion.hu) - lung_mu) * self.lesion_mm(index)
         return total
 
 
@@ -109,13 +113,14 @@ def chest_of(anatomy: Anatomy, lesions: Collection[Lesion], plane: Plane) -> Che
     """Fill the chest of a patient with (some of) the patient's lesions."""
     known = {lesion.finding: lesion for lesion in lesions}
     pleura = lung_interval(anatomy, plane)
-    heart = known["cardiomegaly"].size_mm if "cardiomegaly" in known else anatomy.heart_width
+    width = known["cardiomegaly"].size_mm if "cardiomegaly" in known else anatomy.heart_width
+    line_mm = max(PLEURA_MM, 0.75 * plane.pixel_mm[0])
     lung, inner, fluid = pleura, None, None
     if "pneumothorax" in known:
         retract = known["pneumothorax"].retract_mm
         lung = lung_interval(anatomy, plane, retract)
-        width = max(_PLEURA_MM, 0.75 * plane.pixel_mm[0])
-        inner = lung_interval(anatomy, plane, tuple(r + width * (r > 0) for r in retract))  # type: ignore[arg-type]
+        thinner = (retract[0] + line_mm * (retract[0] > 0), retract[1] + line_mm * (retract[1] > 0))
+        inner = lung_interval(anatomy, plane, thinner)
     if "pleural effusion" in known:
         share = fluid_share(anatomy, plane, known["pleural effusion"])
         front = np.where(share > 0, pleura.back - share * pleura.thickness, 1e4)
@@ -126,5 +131,16 @@ def chest_of(anatomy: Anatomy, lesions: Collection[Lesion], plane: Plane) -> Che
             lesion = known[finding]
             where, part = plane.window(lesion.centre[0], lesion.centre[2], lesion.size_mm * 0.6 + 2)
             focal.append((lesion, where, lesion.interval(part)))
-    mediastinum = mediastinum_interval(anatomy, plane, heart)
-    return Chest(pleura, lung, mediastinum, abdomen_interval(anatomy, plane), fluid, inner, tuple(focal))
+    heart = heart_interval(anatomy, plane, width)
+    return Chest(
+        pleura=pleura,
+        lung=lung,
+        heart=heart,
+        mediastinum=union(heart, great_vessels_interval(anatomy, plane)),
+        abdomen=abdomen_interval(anatomy, plane),
+        fluid=fluid,
+        inner=inner,
+        line_mm=line_mm,
+        enlarged="cardiomegaly" in known,
+        focal=tuple(focal),
+    )

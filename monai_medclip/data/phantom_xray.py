@@ -16,7 +16,7 @@ from monai_medclip.data.phantom_lesions import Lesion
 from monai_medclip.data.phantom_scene import chest_of
 from monai_medclip.data.phantom_tubes import airways, clavicles, pulmonary_vessels, ribs
 
-__all__ = ["FIELD_OF_VIEW_MM", "XRay", "render_xray"]
+__all__ = ["FIELD_OF_VIEW_MM", "XRay", "render_xray", "stomach_gas"]
 
 FIELD_OF_VIEW_MM = 350.0  # of the square detector: 2.73 mm per pixel at 128 pixels, 1.56 at 224
 _FOCUS_MM = 0.9  # blur of focal spot and detector
@@ -91,22 +91,23 @@ def render_xray(
     pixel = FIELD_OF_VIEW_MM / image_size
     plane = Plane.make((image_size, image_size), (pixel, pixel), centre_mm=exposure.centre_mm, shear=exposure.shear)
     vessels = project(pulmonary_vessels(anatomy, np.random.default_rng([*seed, 21])), plane)
-    frame, body = _frame(anatomy, plane, exposure, np.random.default_rng([*seed, 22]))
+    frame, body = _frame(anatomy, plane, exposure, seed)
     noise = np.random.default_rng([*seed, 23, image_size])
     healthy = chest_of(anatomy, (), plane)
     texture = _texture(noise, plane, exposure) * healthy.free(healthy.lung) / anatomy.thorax_half_depth
-    base = frame + texture + healthy.log_attenuation(vessels, anatomy.lung_hu, pixel)
+    base = frame + texture + healthy.log_attenuation(vessels, anatomy.lung_hu)
     chest, full = healthy, base
     if shown:
         chest = chest_of(anatomy, shown, plane)
-        full = frame + texture + chest.log_attenuation(vessels, anatomy.lung_hu, pixel)
+        full = frame + texture + chest.log_attenuation(vessels, anatomy.lung_hu)
     grain = noise.standard_normal(plane.shape, dtype=np.float32)
     image = _develop(base, full, body, grain, exposure, pixel)
     return XRay(image, chest.masks(), pixel)
 
 
-def _frame(anatomy: Anatomy, plane: Plane, exposure: _Exposure, rng: np.random.Generator) -> tuple[Array, Interval]:
+def _frame(anatomy: Anatomy, plane: Plane, exposure: _Exposure, seed: tuple[int, int]) -> tuple[Array, Interval]:
     """-log(intensity) of body wall and bones with solid soft tissue inside, and the body itself."""
+    rng = np.random.default_rng([*seed, 22])
     soft, rib, air = tissue("soft"), tissue("rib"), tissue("air")
     body = body_interval(anatomy, plane)
     depth = body.thickness
@@ -115,10 +116,11 @@ def _frame(anatomy: Anatomy, plane: Plane, exposure: _Exposure, rng: np.random.G
     spine = spine_interval(anatomy, plane).thickness * spine_density(anatomy, plane)
     total = soft * depth + (rib - soft) * cage + (tissue("spine") - soft) * spine
     total = total + (air - soft) * np.minimum(project(airways(anatomy), plane), 18)
-    return total + (air - soft) * _gas(anatomy, plane, rng), body
+    gas = stomach_gas(anatomy, plane, np.random.default_rng([*seed, 24]))
+    return total + (air - soft) * gas, body
 
 
-def _gas(anatomy: Anatomy, plane: Plane, rng: np.random.Generator) -> Array:
+def stomach_gas(anatomy: Anatomy, plane: Plane, rng: np.random.Generator) -> Array:
     """(rows, columns) mm of air in stomach and bowel under the left dome."""
     x, below, radius = anatomy.stomach_air
     gas = np.zeros(plane.shape, np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monai_medclip.losses.rows import gather_rows, mean_over_processes, sum_of_rows
+from monai_medclip.losses.rows import gather_rows, in_full_precision, mean_over_processes, sum_of_rows
 from monai_medclip.outputs import CLIPOutput
 
 __all__ = ["ContrastiveLoss", "info_nce"]
@@ -48,6 +48,7 @@ class ContrastiveLoss(nn.Module):
         self.chunk_size = chunk_size
         self.gather = gather
 
+    @in_full_precision
     def forward(self, output: CLIPOutput, positives: Tensor | None = None) -> Tensor:
         """The loss.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,21 @@ from torch.utils.checkpoint import checkpoint
 
 from monai_medclip.outputs import CLIPOutput
 
-__all__ = ["Rows", "gather_rows", "mean_over_processes", "sum_of_rows"]
+__all__ = ["Rows", "gather_rows", "in_full_precision", "mean_over_processes", "sum_of_rows"]
+
+
+Forward = Callable[[Any, CLIPOutput, Tensor | None], Tensor]
+
+
+def in_full_precision(forward: Forward) -> Forward:
+    """Run a loss outside of autocast: similarities of bfloat16 are too coarse for a softmax at scale 100."""
+
+    @functools.wraps(forward)
+    def outside_autocast(self: Any, output: CLIPOutput, positives: Tensor | None = None) -> Tensor:
+        with torch.autocast(output.image.device.type, enabled=False):
+            return forward(self, output, positives)
+
+    return outside_autocast
 
 
 class Rows(NamedTuple):

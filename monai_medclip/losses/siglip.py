@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_medclip.losses.rows import gather_rows, mean_over_processes, sum_of_rows
+from monai_medclip.losses.rows import gather_rows, in_full_precision, mean_over_processes, sum_of_rows
 from monai_medclip.outputs import CLIPOutput
 
 __all__ = ["SigLIPLoss"]
@@ -30,6 +30,7 @@ class SigLIPLoss(nn.Module):
         self.chunk_size = chunk_size
         self.gather = gather
 
+    @in_full_precision
     def forward(self, output: CLIPOutput, positives: Tensor | None = None) -> Tensor:
         """The loss.
 

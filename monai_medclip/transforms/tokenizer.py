@@ -187,6 +187,7 @@ class FastBackend:
 
     def save(self, folder: Path) -> None:
         """A transformers tokenizer folder."""
+        self.tokenizer.backend_tokenizer.no_truncation()  # the last call's truncation is no part of the tokenizer
         self.tokenizer.save_pretrained(str(folder))
 
 

@@ -13,12 +13,14 @@ from monai_medclip.transforms.chest_ct import (
     check_hounsfield,
 )
 from monai_medclip.transforms.chest_xray import ChestXrayTransform, LoadRadiographd
+from monai_medclip.transforms.clauses import DropClausesd, criterion_spans
 from monai_medclip.transforms.dermoscopy import LoadDermoscopyd
 from monai_medclip.transforms.dicom import ITKRadiographReader, RadiographReader
 from monai_medclip.transforms.display_order import CT_DISPLAY_AXES, DisplayOrderd, patient_orientation
 from monai_medclip.transforms.geometry import FitImaged
 from monai_medclip.transforms.intensity import NormalizeForEncoderd, robust_unit_range
 from monai_medclip.transforms.mapped_text import MappedText
+from monai_medclip.transforms.nodule import CropNoduled, NoduleCenterd
 from monai_medclip.transforms.rejects import BadInputError, CheckedDataset, Rejection, bad_input_cause, write_rejected
 from monai_medclip.transforms.report import (
     CleanReportd,
@@ -42,7 +44,9 @@ __all__ = [
     "CheckedDataset",
     "ChestXrayTransform",
     "CleanReportd",
+    "CropNoduled",
     "DisplayOrderd",
+    "DropClausesd",
     "EncodedReport",
     "FitImaged",
     "ITKRadiographReader",
@@ -50,6 +54,7 @@ __all__ = [
     "LoadDermoscopyd",
     "LoadRadiographd",
     "MappedText",
+    "NoduleCenterd",
     "NormalizeForEncoderd",
     "PositivesFromTextd",
     "RadiographReader",
@@ -69,6 +74,7 @@ __all__ = [
     "check_hounsfield",
     "clause_spans",
     "collate_reports",
+    "criterion_spans",
     "identity_hash",
     "patient_orientation",
     "robust_unit_range",

@@ -13,7 +13,6 @@ from monai_medclip.transforms.chest_ct import (
     check_hounsfield,
 )
 from monai_medclip.transforms.chest_xray import ChestXrayTransform, LoadRadiographd
-from monai_medclip.transforms.clauses import DropClausesd, criterion_spans
 from monai_medclip.transforms.dermoscopy import LoadDermoscopyd
 from monai_medclip.transforms.dicom import ITKRadiographReader, RadiographReader
 from monai_medclip.transforms.display_order import CT_DISPLAY_AXES, DisplayOrderd, patient_orientation
@@ -46,7 +45,6 @@ __all__ = [
     "CleanReportd",
     "CropNoduled",
     "DisplayOrderd",
-    "DropClausesd",
     "EncodedReport",
     "FitImaged",
     "ITKRadiographReader",
@@ -74,7 +72,6 @@ __all__ = [
     "check_hounsfield",
     "clause_spans",
     "collate_reports",
-    "criterion_spans",
     "identity_hash",
     "patient_orientation",
     "robust_unit_range",

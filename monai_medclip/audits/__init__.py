@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from monai_medclip.audits.pixels import PixelBaselines, pixel_baselines
+from monai_medclip.audits.pixels import PixelBaselines, dataset_baselines, pixel_baselines
 
-__all__ = ["PixelBaselines", "pixel_baselines"]
+__all__ = ["PixelBaselines", "dataset_baselines", "pixel_baselines"]

@@ -11,7 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["PixelBaselines", "pixel_baselines"]
+from monai_medclip.transforms import CheckedDataset
+
+__all__ = ["PixelBaselines", "dataset_baselines", "pixel_baselines"]
 
 GRID = 24  # the squares per side
 BINS = 64  # of the intensity histogram
@@ -137,3 +139,21 @@ def _auc(
         return float("nan")
     model = LogisticRegression(max_iter=200, tol=1e-3).fit(train[fit], train_labels[fit])
     return float(roc_auc_score(test_labels[ask], model.decision_function(test[ask])))
+
+
+def dataset_baselines(train: CheckedDataset, test: CheckedDataset, *, names: Sequence[str]) -> PixelBaselines:
+    """`pixel_baselines` of two datasets, as a config names them: fitted on one, judged on the other.
+
+    Args:
+        train: items with ``image`` and ``label``; random transforms are not applied.
+        test: likewise.
+        names: F findings in the order of the labels.
+    """
+    (fit_images, fit_labels), (images, labels) = _prepared(train), _prepared(test)
+    return pixel_baselines(fit_images, fit_labels, images, labels, names=names)
+
+
+def _prepared(dataset: CheckedDataset) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
+    items = list(dataset.prepared())
+    images = [np.asarray(item["image"], np.float32).mean(axis=0) for item in items]  # (C, *spatial) -> (*spatial)
+    return images, np.asarray([item["label"] for item in items], np.float64)

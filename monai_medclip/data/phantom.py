@@ -72,8 +72,8 @@ def make_phantom(
         splits: counts or fractions of the patients per split, in order of patient; 70/10/20 % train, val, test if None.
         monochrome1: share of the radiographs stored as MONOCHROME1.
         workers: processes.
-        counterfactuals: also write each patient with findings as a second study without any, on the same split and named in
-            the column ``counterfactual_of`` (leave them out of training with ``where={"counterfactual_of": ""}``).
+        counterfactuals: also write each patient with findings as a second study without any, on the same split and
+            named in the column ``counterfactual_of`` (leave them out with ``where={"counterfactual_of": ""}``).
         progress: show a bar.
 
     Returns:
@@ -110,7 +110,7 @@ def _counts(splits: Mapping[str, float] | None, patients: int) -> dict[str, int]
         raise ValueError(
             f"splits={shares} must add up to 1 (fractions) or to patients={patients} (counts): change either."
         )
-    if total > 1 + 1e-6 or patients == 1:
+    if total > 1 + 1e-6:
         return {name: int(count) for name, count in shares.items()}
     edges = np.rint(np.cumsum([0.0, *shares.values()]) / total * patients).astype(int)
     return {name: int(count) for name, count in zip(shares, np.diff(edges), strict=True)}

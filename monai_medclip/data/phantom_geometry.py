@@ -105,6 +105,18 @@ class Plane(NamedTuple):
         part = Plane(self.x[rows, columns], self.z[rows], origin, self.pixel_mm, self.shear)
         return (rows, columns), part
 
+    def finer(self, factor: int) -> Plane:
+        """The same view with ``factor`` squared points in each pixel."""
+        step = (self.pixel_mm[0] / factor, self.pixel_mm[1] / factor)
+        origin = (
+            self.origin_mm[0] - (self.pixel_mm[0] - step[0]) / 2,
+            self.origin_mm[1] - (self.pixel_mm[1] - step[1]) / 2,
+        )
+        rows, columns = factor * self.shape[0], factor * self.shape[1]
+        z = (origin[1] + step[1] * np.arange(rows, dtype=np.float32))[:, None]
+        x = origin[0] + step[0] * np.arange(columns, dtype=np.float32)[None, :] + self.shear * z
+        return Plane(x, z, origin, step, self.shear)
+
 
 class Interval(NamedTuple):
     """A body part as depth over the plane: from ``front`` to ``back`` (rows, columns), mm; empty where front > back."""

@@ -33,6 +33,7 @@ HEART_RATIO = (0.55, 0.67)  # cardiothoracic ratio of an enlarged heart; a healt
 # Least log-attenuation at a nodule's middle: small ones are calcified, as those that radiographs show.
 NODULE_CONTRAST = 0.95
 DENSEST_HU = 2800.0  # a small, fully calcified granuloma
+_FINEST_MM = 1.2  # lesions are sampled at least this finely
 _SIDES, _ZONES = ("right", "left"), ("upper", "middle", "lower")
 
 
@@ -59,14 +60,20 @@ class Lesion:
     shape: tuple[float, ...] = ()
 
     def interval(self, plane: Plane) -> Interval:
-        """Depth that a focal lesion takes over the plane."""
-        dx, dz = plane.x - self.centre[0], plane.z - self.centre[2]
+        """Depth that a focal lesion takes: the mean over each pixel, so that no lesion falls between two."""
+        factor = max(1, math.ceil(max(plane.pixel_mm) / _FINEST_MM))
+        fine = plane.finer(factor)
+        half = self._half_mm(fine.x - self.centre[0], fine.z - self.centre[2])
+        rows, columns = plane.shape
+        return interval(self.centre[1], half.reshape(rows, factor, columns, factor).mean(axis=(1, 3)))
+
+    def _half_mm(self, dx: Array, dz: Array) -> Array:
+        """Half the thickness at distances (across, down) from the lesion's middle, mm."""
         if self.finding == "consolidation":
-            return interval(self.centre[1], _patchy(dx, dz, self.size_mm, self.shape))
+            return _patchy(dx, dz, self.size_mm, self.shape)
         if self.finding == "mass":
-            return interval(self.centre[1], _lobulated(dx, dz, self.size_mm / 2, self.shape))
-        radius = self.size_mm / 2
-        return interval(self.centre[1], root(radius * radius - dx * dx - dz * dz))
+            return _lobulated(dx, dz, self.size_mm / 2, self.shape)
+        return root((self.size_mm / 2) ** 2 - dx * dx - dz * dz)
 
     @property
     def side_index(self) -> int:
@@ -91,18 +98,18 @@ def _lobulated(dx: Array, dz: Array, radius: float, shape: tuple[float, ...]) ->
 
 
 def _patchy(dx: Array, dz: Array, size: float, shape: tuple[float, ...]) -> Array:
-    """Half thickness of a fluffy opacity: waves of 8-28 mm eat into an ellipse, (rows, columns) mm."""
+    """Half thickness of a fluffy opacity: waves of 12-38 mm eat into an ellipse, (rows, columns) mm."""
     tilt, flat = np.pi * shape[0], 0.6 + 0.35 * shape[1]
     along = (dx * math.cos(tilt) + dz * math.sin(tilt)) / (size / 2)
     across = (dz * math.cos(tilt) - dx * math.sin(tilt)) / (size / 2 * flat)
     ripple = np.zeros_like(dx)
     for turn, phase, pitch in zip(shape[2:23:3], shape[3:24:3], shape[4:24:3], strict=True):
-        wave = 2 * np.pi / (8 + 20 * pitch)
+        wave = 2 * np.pi / (12 + 26 * pitch)
         ripple = ripple + np.sin(
             wave * math.cos(2 * np.pi * turn) * dx + wave * math.sin(2 * np.pi * turn) * dz + (2 * np.pi * phase)
         )
     body = np.maximum(1 - along * along - across * across, 0)
-    return (0.5 * size) * root(body) * np.clip(0.8 + 0.16 * ripple, 0.1, 1.2) * np.minimum(body * 4, 1)
+    return (0.5 * size) * root(body) * np.clip(0.8 + 0.14 * ripple, 0.1, 1.2) * np.minimum(body * 4, 1)
 
 
 def sample_lesions(anatomy: Anatomy, seed: int, index: int) -> tuple[Lesion, ...]:

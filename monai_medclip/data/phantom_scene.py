@@ -16,9 +16,9 @@ from monai_medclip.data.phantom_anatomy import (
     lung_interval,
 )
 from monai_medclip.data.phantom_geometry import Array, Interval, Plane, attenuation, both, overlap, tissue, union
-from monai_medclip.data.phantom_lesions import FOCAL, Lesion, fluid_share
+from monai_medclip.data.phantom_lesions import Lesion, fluid_share
 
-__all__ = ["PLEURA_MM", "Chest", "chest_of"]
+__all__ = ["PLEURA_MM", "Chest", "healthy_chest", "with_lesions"]
 
 PLEURA_MM = 1.6  # of the visceral pleura's line
 
@@ -109,38 +109,38 @@ class Chest:
         return total
 
 
-def chest_of(anatomy: Anatomy, lesions: Collection[Lesion], plane: Plane) -> Chest:
-    """Fill the chest of a patient with (some of) the patient's lesions."""
-    known = {lesion.finding: lesion for lesion in lesions}
+def healthy_chest(anatomy: Anatomy, plane: Plane) -> Chest:
+    """The chest of a patient without any finding."""
     pleura = lung_interval(anatomy, plane)
-    width = known["cardiomegaly"].size_mm if "cardiomegaly" in known else anatomy.heart_width
-    line_mm = max(PLEURA_MM, 0.75 * plane.pixel_mm[0])
-    lung, inner, fluid = pleura, None, None
-    if "pneumothorax" in known:
-        retract = known["pneumothorax"].retract_mm
-        lung = lung_interval(anatomy, plane, retract)
-        thinner = (retract[0] + line_mm * (retract[0] > 0), retract[1] + line_mm * (retract[1] > 0))
-        inner = lung_interval(anatomy, plane, thinner)
-    if "pleural effusion" in known:
-        share = fluid_share(anatomy, plane, known["pleural effusion"])
-        front = np.where(share > 0, pleura.back - share * pleura.thickness, 1e4)
-        fluid = Interval(front, pleura.back)
-    focal = []
-    for finding in FOCAL:
-        if finding in known:
-            lesion = known[finding]
-            where, part = plane.window(lesion.centre[0], lesion.centre[2], lesion.size_mm * 0.6 + 2)
-            focal.append((lesion, where, lesion.interval(part)))
-    heart = heart_interval(anatomy, plane, width)
+    heart = heart_interval(anatomy, plane, anatomy.heart_width)
     return Chest(
         pleura=pleura,
-        lung=lung,
+        lung=pleura,
         heart=heart,
         mediastinum=union(heart, great_vessels_interval(anatomy, plane)),
         abdomen=abdomen_interval(anatomy, plane),
-        fluid=fluid,
-        inner=inner,
-        line_mm=line_mm,
-        enlarged="cardiomegaly" in known,
-        focal=tuple(focal),
+        line_mm=max(PLEURA_MM, 0.75 * plane.pixel_mm[0]),
     )
+
+
+def with_lesions(healthy: Chest, anatomy: Anatomy, lesions: Collection[Lesion], plane: Plane) -> Chest:
+    """The same chest with (some of) the patient's lesions."""
+    chest = healthy
+    for lesion in lesions:
+        if lesion.finding == "cardiomegaly":
+            heart = heart_interval(anatomy, plane, lesion.size_mm)
+            vessels = great_vessels_interval(anatomy, plane)
+            chest = replace(chest, heart=heart, mediastinum=union(heart, vessels), enlarged=True)
+        elif lesion.finding == "pneumothorax":
+            (right, left), line = lesion.retract_mm, chest.line_mm
+            thinner = (right + line * (right > 0), left + line * (left > 0))
+            lung, inner = lung_interval(anatomy, plane, (right, left)), lung_interval(anatomy, plane, thinner)
+            chest = replace(chest, lung=lung, inner=inner)
+        elif lesion.finding == "pleural effusion":
+            share = fluid_share(anatomy, plane, lesion)
+            front = np.where(share > 0, chest.pleura.back - share * chest.pleura.thickness, 1e4)
+            chest = replace(chest, fluid=Interval(front, chest.pleura.back))
+        else:
+            where, part = plane.window(lesion.centre[0], lesion.centre[2], lesion.size_mm * 0.6 + 2)
+            chest = replace(chest, focal=(*chest.focal, (lesion, where, lesion.interval(part))))
+    return chest

@@ -63,7 +63,7 @@ def _vessel_tree(anatomy: Anatomy, rng: np.random.Generator, side: int) -> Tubes
     start = hilum + rng.normal(0, 1, (trunks, 3)) * (2.5, 7, 7)
     radius = rng.uniform(3.0, 5.2, trunks)
     bundles = []
-    for generation, (points, children) in enumerate(((9, 3), (6, 2), (4, 0))):
+    for generation, (points, children) in enumerate(((8, 3), (5, 2), (3, 0))):
         heading = _headings(angle, rng.normal(0, (0.3, 0.45, 0.45)[generation], len(angle)))
         bend = rng.normal(0, 0.16, (len(angle), 3))
         lines = _polyline(start.astype(np.float32), heading, bend, length, points)

@@ -13,10 +13,10 @@ from monai_medclip.data.phantom_anatomy import Anatomy, body_interval
 from monai_medclip.data.phantom_bones import scapula_interval, spine_density, spine_interval
 from monai_medclip.data.phantom_geometry import Array, Interval, Plane, project, tissue
 from monai_medclip.data.phantom_lesions import Lesion
-from monai_medclip.data.phantom_scene import chest_of
+from monai_medclip.data.phantom_scene import healthy_chest, with_lesions
 from monai_medclip.data.phantom_tubes import airways, clavicles, pulmonary_vessels, ribs
 
-__all__ = ["FIELD_OF_VIEW_MM", "XRay", "render_xray", "stomach_gas"]
+__all__ = ["FIELD_OF_VIEW_MM", "XRay", "body_attenuation", "render_xray", "stomach_gas"]
 
 FIELD_OF_VIEW_MM = 350.0  # of the square detector: 2.73 mm per pixel at 128 pixels, 1.56 at 224
 _FOCUS_MM = 0.9  # blur of focal spot and detector
@@ -91,28 +91,30 @@ def render_xray(
     pixel = FIELD_OF_VIEW_MM / image_size
     plane = Plane.make((image_size, image_size), (pixel, pixel), centre_mm=exposure.centre_mm, shear=exposure.shear)
     vessels = project(pulmonary_vessels(anatomy, np.random.default_rng([*seed, 21])), plane)
-    frame, body = _frame(anatomy, plane, exposure, seed)
+    frame, body = body_attenuation(anatomy, plane, seed, exposure.scapula_pull)
     noise = np.random.default_rng([*seed, 23, image_size])
-    healthy = chest_of(anatomy, (), plane)
+    healthy = healthy_chest(anatomy, plane)
     texture = _texture(noise, plane, exposure) * healthy.free(healthy.lung) / anatomy.thorax_half_depth
     base = frame + texture + healthy.log_attenuation(vessels, anatomy.lung_hu)
     chest, full = healthy, base
     if shown:
-        chest = chest_of(anatomy, shown, plane)
+        chest = with_lesions(healthy, anatomy, shown, plane)
         full = frame + texture + chest.log_attenuation(vessels, anatomy.lung_hu)
     grain = noise.standard_normal(plane.shape, dtype=np.float32)
     image = _develop(base, full, body, grain, exposure, pixel)
     return XRay(image, chest.masks(), pixel)
 
 
-def _frame(anatomy: Anatomy, plane: Plane, exposure: _Exposure, seed: tuple[int, int]) -> tuple[Array, Interval]:
-    """-log(intensity) of body wall and bones with solid soft tissue inside, and the body itself."""
+def body_attenuation(
+    anatomy: Anatomy, plane: Plane, seed: tuple[int, int], scapula_pull: float
+) -> tuple[Array, Interval]:
+    """-log(intensity) of body, bones and gas as if the chest were solid soft tissue, and the body itself."""
     rng = np.random.default_rng([*seed, 22])
     soft, rib, air = tissue("soft"), tissue("rib"), tissue("air")
     body = body_interval(anatomy, plane)
     depth = body.thickness
     cage = project(ribs(anatomy, rng), plane, hollow=True) + 1.6 * project(clavicles(anatomy, rng), plane, hollow=True)
-    cage = cage + scapula_interval(anatomy, plane, exposure.scapula_pull).thickness * np.minimum(depth / 60, 1)
+    cage = cage + scapula_interval(anatomy, plane, scapula_pull).thickness * np.minimum(depth / 60, 1)
     spine = spine_interval(anatomy, plane).thickness * spine_density(anatomy, plane)
     total = soft * depth + (rib - soft) * cage + (tissue("spine") - soft) * spine
     total = total + (air - soft) * np.minimum(project(airways(anatomy), plane), 18)

@@ -43,8 +43,9 @@ def main() -> None:
     size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     shutil.rmtree(folder)
     each = 1000 * cpu / options.patients
-    print(f"{options.patients} patients, {options.image_size} px, {options.modality}, {options.file_format}: ", end="")
-    print(
+    done = f"{options.patients} patients, {options.image_size} px, {options.modality}, {options.file_format}"
+    spent = f"{wall:.1f} s wall, {cpu:.1f} s processor ({each:.1f} ms each)"
+    print(f"{done}: {spent}, {size_mb:.1f} MiB, {options.workers} workers")
         f"{wall:.1f} s wall, {cpu:.1f} s processor ({each:.1f} ms each), {size_mb:.1f} MiB, {options.workers} workers"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +41,12 @@ class PixelBaselines(NamedTuple):
     def mean_histogram(self) -> float:
         """Mean over the findings that have an AUC."""
         return float(np.nanmean(self.histogram))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures by name, for a result file."""
+        rows = zip(self.names, self.pixels, self.histogram, strict=True)
+        own = {name: {"pixels_auc": p, "histogram_auc": h} for name, p, h in rows}
+        return own | {"mean": {"pixels_auc": self.mean_pixels, "histogram_auc": self.mean_histogram}}
 
     def __str__(self) -> str:
         """A table to print beside a model's figures."""

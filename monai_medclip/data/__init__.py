@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerprint, fingerprint_files, near_duplicates
+from monai_medclip.data.images import image_items
 from monai_medclip.data.iu_xray import IU_XRAY_SIZES, IUReport, parse_iu_report, read_iu_xray
 from monai_medclip.data.labels import LIDC_FINDINGS, label_vector, matches_rule
 from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
@@ -42,6 +43,7 @@ __all__ = [
     "find_leaks",
     "fingerprint",
     "fingerprint_files",
+    "image_items",
     "label_vector",
     "make_phantom",
     "matches_rule",

@@ -36,7 +36,7 @@ def partition(
     """Sort items by ``item["split"]`` and refuse what leaks between the sides.
 
     Args:
-        items: items with ``id``, ``patient_id``, ``split`` (``train``, ``val`` or ``test``) and, if they have one, ``image``.
+        items: items with ``id``, ``patient_id``, ``split`` (``train``, ``val``, ``test``) and, if there is one, ``image``.
         folder: run folder; ``splits.json`` (ids and hashes) is written there, and ``leaks.csv`` for dropped items.
         near_duplicate_bits: see `monai_medclip.data.check_splits`; None compares patients and identical files only.
         on_leak: ``"raise"`` names the leaking items in an error; ``"drop"`` leaves the item on the training side
@@ -54,8 +54,8 @@ def partition(
     strangers = [item for item in items if item.get("split") not in Partition._fields]
     if strangers:
         raise ValueError(
-            f"{strangers[0].get('id')}: its split is {strangers[0].get('split')!r} ({len(strangers)} items are like it). Name "
-            "train, val or test in the manifest's split column, or use split_by_patient."
+            f"{strangers[0].get('id')}: its split is {strangers[0].get('split')!r} ({len(strangers)} items are like "
+            "it). Name train, val or test in the manifest's split column, or use split_by_patient."
         )
     leaks = find_leaks(items, near_duplicate_bits=near_duplicate_bits, cache=cache)
     if on_leak == "raise" or any(leak.rule == "patient" for leak in leaks):

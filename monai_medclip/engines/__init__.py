@@ -9,7 +9,8 @@ from .evaluation import Evaluation, evaluate_clip
 from .files import RESEARCH_USE, write_csv, write_json
 from .history import History
 from .optimization import GradientClipping, cosine_with_warmup
-from .prepare_batch import ContrastivePrepareBatch
+from .prediction import Prediction, PredictionWriter, ZeroShotInferer, chosen_rule
+from .prepare_batch import ContrastivePrepareBatch, ImagePrepareBatch
 from .progress import ProgressBar
 from .run_record import RunRecord, data_hashes, write_run_record
 from .seeding import EpochSeeder, epoch_seed
@@ -29,11 +30,16 @@ __all__ = [
     "FigureSummary",
     "GradientClipping",
     "History",
+    "ImagePrepareBatch",
     "LastCheckpoint",
+    "Prediction",
+    "PredictionWriter",
     "ProgressBar",
     "RunRecord",
     "RunsSummary",
     "ZeroShot",
+    "ZeroShotInferer",
+    "chosen_rule",
     "cosine_with_warmup",
     "data_hashes",
     "embed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any, NamedTuple
 
 import torch
@@ -115,7 +116,9 @@ def _summary(result: Evaluation, baselines: Mapping[str, Any]) -> str:
         one = getattr(result.retrieval, protocol).text_to_image
         recalls = ", ".join(f"recall@{k} {one.recall[k]:.3f} (chance {one.chance[k]:.3f})" for k in one.recall)
         lines.append(f"  text to image, {protocol.replace('_', '-')}: {recalls}")
-    lines += [f"  beside it, {name}: {_as_dict(figures)}" for name, figures in baselines.items()]
+    lines += [
+        f"  beside it, {name} alone (AUC):\n{indent(str(figures), '    ')}" for name, figures in baselines.items()
+    ]
     files = [result.metrics_file, result.predictions_file]
     lines.append("  written: " + ", ".join(str(file) for file in files if file is not None))
     return "\n".join(lines)

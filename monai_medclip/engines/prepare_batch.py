@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 from torch import Tensor
 
-__all__ = ["ContrastivePrepareBatch"]
+__all__ = ["ContrastivePrepareBatch", "ImagePrepareBatch"]
 
 
 class ContrastivePrepareBatch(PrepareBatch):
@@ -56,6 +56,27 @@ class ContrastivePrepareBatch(PrepareBatch):
             for key in (self.target_key, "input_ids", "attention_mask")
         )
         return image, target, (input_ids, attention_mask), {}
+
+
+class ImagePrepareBatch(PrepareBatch):
+    """Gives an evaluator the image alone; stock code would take whatever ``label`` an item carries for a tensor.
+
+    Args:
+        image_key: entry that is fed as the image.
+    """
+
+    def __init__(self, image_key: str = "image") -> None:
+        self.image_key = image_key
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """Moves the image (B, C, *spatial) to the device; see ``ContrastivePrepareBatch``."""
+        return _entry(batchdata, self.image_key).to(device=device, non_blocking=non_blocking, **kwargs), None
 
 
 def _entry(batch: Mapping[str, Any], key: str) -> Tensor:

@@ -177,8 +177,11 @@ class ZeroShotClassifier(nn.Module):
         The sigmoid of a difference rule's logit is the softmax over its pair; the single rules' logits carry the
         network's logit bias (0 unless it was trained with the sigmoid loss).
         """
-        directions = self.refresh()
-        logits = self.clip.logit_scale * self.clip.encode_image(image) @ directions.T  # (B, F)
+        return self.score(self.clip.encode_image(image))
+
+    def score(self, embedding: Tensor) -> Tensor:
+        """Logits (B, F) of unit image embeddings (B, E)."""
+        logits = self.clip.logit_scale * embedding @ self.refresh().T  # (B, F)
         return logits + self.clip.logit_bias if self.rule in ("positive", "name") else logits
 
 

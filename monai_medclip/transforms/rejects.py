@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,3 +159,9 @@ class CheckedDataset(CacheDataset):
         logger.warning("%d of %d items rejected; see %s", len(self.rejected), total, self.rejected_csv)
         if len(self.rejected) == total:
             raise ValueError(f"All {total} items were rejected; {self.rejected_csv} says why.")
+
+    def prepared(self) -> Iterator[dict[str, Any]]:
+        """Every item as its deterministic transforms leave it, before the first random one."""
+        for index in range(len(self.data)):
+            cached = index < len(self._cache)
+            yield dict(self._cache[index] if cached else self._load_cache_item(self.data[index]))

@@ -36,7 +36,7 @@ def partition(
     """Sort items by ``item["split"]`` and refuse what leaks between the sides.
 
     Args:
-        items: items with ``id``, ``patient_id``, ``split`` (``train``, ``val``, ``test``) and, if there is one, ``image``.
+        items: items with ``id``, ``patient_id``, ``split`` (``train``, ``val``, ``test``) and, if any, ``image``.
         folder: run folder; ``splits.json`` (ids and hashes) is written there, and ``leaks.csv`` for dropped items.
         near_duplicate_bits: see `monai_medclip.data.check_splits`; None compares patients and identical files only.
         on_leak: ``"raise"`` names the leaking items in an error; ``"drop"`` leaves the item on the training side

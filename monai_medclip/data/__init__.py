@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_medclip.data.features import feature_items
 from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerprint, fingerprint_files, near_duplicates
 from monai_medclip.data.images import image_items
 from monai_medclip.data.iu_xray import IU_XRAY_SIZES, IUReport, parse_iu_report, read_iu_xray
@@ -40,6 +41,7 @@ __all__ = [
     "SplitRow",
     "XRay",
     "check_splits",
+    "feature_items",
     "find_leaks",
     "fingerprint",
     "fingerprint_files",

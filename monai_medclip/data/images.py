@@ -1,33 +1,38 @@
-"""Images without reports: what inference is given on the command line becomes items."""
+"""Images without reports: what inference is given, on the command line or by a split, becomes items."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 __all__ = ["image_items"]
 
-IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", "")
+IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".npy", "")
 """What counts as an image in a folder; DICOM files often have no suffix."""
 
 
-def image_items(images: str | Path | Sequence[str | Path]) -> list[dict[str, Any]]:
-    """One item per image file.
+def image_items(
+    images: str | Path | Sequence[str | Path | Mapping[str, Any]], *, key: str = "image"
+) -> list[dict[str, Any]]:
+    """One item per image file; what is an item already stays one.
 
     Args:
-        images: a file, a folder (searched with its subfolders), or a list of files.
+        images: a file, a folder (searched with its subfolders), or a list of files and items.
+        key: entry of the items that holds the path.
 
     Returns:
-        Items with ``image`` (path) and ``id``: the file's name, or its whole path where two names are equal.
+        Items with `key` (path) and ``id``: the file's name, or its whole path where two names are equal.
 
     Raises:
         FileNotFoundError: a file is not there, or a folder holds no image.
     """
-    files = [images] if isinstance(images, (str, Path)) else list(images)
-    paths = [path for file in files for path in _expand(Path(file))]
-    names = [path.name for path in paths]
-    return [{"image": str(path), "id": path.name if names.count(path.name) == 1 else str(path)} for path in paths]
+    entries = [images] if isinstance(images, (str, Path)) else list(images)
+    items = [dict(entry) for entry in entries if isinstance(entry, Mapping)]
+    paths = [path for entry in entries if not isinstance(entry, Mapping) for path in _expand(Path(entry))]
+    names = Counter(path.name for path in paths)
+    return items + [{key: str(path), "id": path.name if names[path.name] == 1 else str(path)} for path in paths]
 
 
 def _expand(path: Path) -> list[Path]:

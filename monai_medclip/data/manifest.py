@@ -43,6 +43,7 @@ def read_manifest(
     where: Mapping[str, Any] | str | None = None,
     text_column: str = "text",
     empty_labels: str = "unknown",
+    on_error: str | None = None,
     rejected: str | Path | None = None,
 ) -> list[Item]:
     """Read a manifest into plain items with paths; nothing is decoded.
@@ -63,7 +64,8 @@ def read_manifest(
         where: ``{column: value or list of values}``, or a rule such as ``"modality == CT and meta.diameter_mm >= 4"``.
         text_column: the column that becomes ``item["text"]``, such as ``text_alt``.
         empty_labels: whether a row without labels is ``"unknown"`` (NaN) or ``"negative"`` (0).
-        rejected: None raises on bad rows; a path skips them and lists them there (`write_rejected`).
+        on_error: ``"raise"`` on bad rows, or ``"skip"`` and list them; None skips if `rejected` is given.
+        rejected: where skipped rows are listed (`write_rejected`).
 
     Returns:
         Items in the manifest's order. ``item["positives"]`` is `text_key` of the text.
@@ -75,6 +77,7 @@ def read_manifest(
     path = Path(path)
     if empty_labels not in ("unknown", "negative"):
         raise ValueError(f"empty_labels={empty_labels!r}: use 'unknown' (NaN) or 'negative' (0).")
+    listing = _listing(on_error, rejected)
     rows = list(_rows(path))
     _require_columns(path, rows, text_column)
     root = path.parent if image_root is None else Path(image_root)
@@ -92,7 +95,7 @@ def read_manifest(
             problems.append(Rejected(str(path), row.number, str(error)))
         else:
             items.append(item)
-    _refuse(sorted(problems, key=lambda problem: problem.row), rejected)
+    _refuse(sorted(problems, key=lambda problem: problem.row), listing)
     if not items:
         raise ManifestError(f"{path}: no row is left (split={split!r}, source={source!r}, where={where!r}). Widen it.")
     _join_masks_and_boxes(path.parent, items)
@@ -230,6 +233,15 @@ def _check(item: Item) -> None:
         raise ValueError("the image path is empty. Give the path or drop the row.")
     if not Path(item["image"]).exists():  # a DICOM series is a folder
         raise ValueError(f"the image {item['image']} does not exist. Correct the path or give image_root.")
+
+
+def _listing(on_error: str | None, rejected: str | Path | None) -> str | Path | None:
+    """Where to list bad rows; None raises."""
+    if on_error not in (None, "raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'.")
+    if on_error == "skip" and rejected is None:
+        raise ValueError("on_error='skip' needs rejected, a file that lists the rows, so that none is lost silently.")
+    return None if on_error == "raise" else rejected
 
 
 def _refuse(problems: list[Rejected], rejected: str | Path | None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_medclip.data.rejected import Rejected, write_rejected
-from monai_medclip.data.splits import Leak, LeakError, find_leaks, write_split_manifest
+from monai_medclip.data.splits import Leak, LeakError, find_leaks, split_by_patient, write_split_manifest
 
 __all__ = ["Partition", "partition"]
 
@@ -29,6 +29,8 @@ def partition(
     items: Sequence[Item],
     *,
     folder: str | Path | None = None,
+    parts: Mapping[str, float] | None = None,
+    seed: int = 0,
     near_duplicate_bits: int | None = 40,
     on_leak: str = "raise",
     cache: str | Path | None = None,
@@ -38,6 +40,8 @@ def partition(
     Args:
         items: items with ``id``, ``patient_id``, ``split`` (``train``, ``val``, ``test``) and, if any, ``image``.
         folder: run folder; ``splits.json`` (ids and hashes) is written there, and ``leaks.csv`` for dropped items.
+        parts: fractions or numbers of patients for `split_by_patient`, used when no item names its split.
+        seed: of that split.
         near_duplicate_bits: see `monai_medclip.data.check_splits`; None compares patients and identical files only.
         on_leak: ``"raise"`` names the leaking items in an error; ``"drop"`` leaves the item on the training side
             out (the validation item, where validation and test share one) and lists it in ``leaks.csv``.
@@ -51,11 +55,13 @@ def partition(
     """
     if on_leak not in ("raise", "drop"):
         raise ValueError(f"on_leak={on_leak!r}: use 'raise', or 'drop' to leave leaking training items out.")
+    if parts is not None and not any(item.get("split") for item in items):
+        items = split_by_patient(items, parts, seed=seed)
     strangers = [item for item in items if item.get("split") not in Partition._fields]
     if strangers:
         raise ValueError(
             f"{strangers[0].get('id')}: its split is {strangers[0].get('split')!r} ({len(strangers)} items are like "
-            "it). Name train, val or test in the manifest's split column, or use split_by_patient."
+            "it). Name train, val or test in the manifest's split column, or give the parts of a split by patient."
         )
     leaks = find_leaks(items, near_duplicate_bits=near_duplicate_bits, cache=cache)
     if on_leak == "raise" or any(leak.rule == "patient" for leak in leaks):
@@ -84,5 +90,5 @@ def _list_dropped(dropped: dict[str, str], folder: str | Path | None) -> None:
     if folder is None:
         raise ValueError("on_leak='drop' needs a folder, so that no case is lost silently.")
     path = Path(folder) / "leaks.csv"
-    write_rejected([Rejected(item, 0, reason) for item, reason in dropped.items()], path)
+    write_rejected([Rejected("", 0, reason, id=item) for item, reason in dropped.items()], path)
     logger.warning("%d items leak to another split and were left out; %s lists them.", len(dropped), path)

@@ -1,4 +1,8 @@
-"""Rows that were refused: which file, which row, by what rule, so that nothing is lost silently."""
+"""Rows that were refused: which file, which row, by what rule, so that nothing is lost silently.
+
+The columns are those of `monai_medclip.transforms.write_rejected`, which adds to the same ``rejected.csv`` the files
+that turn out to be unusable.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import NamedTuple
 
 __all__ = ["Rejected", "read_rejected", "write_rejected"]
 
+REJECTED_COLUMNS = ("id", "file", "row", "reason", "remedy")
+
 
 class Rejected(NamedTuple):
     """One refused row of a manifest, or one refused report or image of a dataset."""
@@ -16,6 +22,7 @@ class Rejected(NamedTuple):
     file: str  # the manifest, report or image that was refused
     row: int  # line number in `file`, counted from 1; 0 where a file as a whole is refused
     reason: str  # the rule that it breaks and the remedy
+    id: str = ""  # the item's id, where it is known
 
     def __str__(self) -> str:
         """File, row and reason in one line."""
@@ -24,7 +31,7 @@ class Rejected(NamedTuple):
 
 
 def write_rejected(rejected: Iterable[Rejected], path: str | Path) -> Path:
-    """Write refused rows to a CSV with the columns file, row, reason.
+    """Write refused rows to a CSV with the columns id, file, row, reason, remedy (empty: the reason names it).
 
     Args:
         rejected: refused rows; an empty list writes the header alone.
@@ -36,13 +43,14 @@ def write_rejected(rejected: Iterable[Rejected], path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(Rejected._fields)
-        writer.writerows(rejected)
+        writer = csv.DictWriter(handle, REJECTED_COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows({**one._asdict(), "row": one.row or ""} for one in rejected)
     return path
 
 
 def read_rejected(path: str | Path) -> list[Rejected]:
     """Read what `write_rejected` wrote."""
     with Path(path).open(newline="", encoding="utf-8") as handle:
-        return [Rejected(row["file"], int(row["row"]), row["reason"]) for row in csv.DictReader(handle)]
+        rows = csv.DictReader(handle)
+        return [Rejected(row["file"], int(row["row"] or 0), row["reason"], row["id"]) for row in rows]

@@ -31,7 +31,7 @@ Item = dict[str, Any]
 class Leak(NamedTuple):
     """Two items on two splits that must not be apart."""
 
-    rule: str  # "patient", "identical image" or "near-duplicate image"
+    rule: str  # "patient", "identical image", "identical features" or "near-duplicate image"
     first: str  # id of the item on the earlier split
     first_split: str
     second: str
@@ -61,7 +61,7 @@ class SplitRow(NamedTuple):
     id: str
     split: str
     patient_id: str
-    image_sha256: str  # of the file's bytes (of a folder: of all its files'); "" without an image
+    image_sha256: str  # of the file's bytes (of a folder: of all its files'), or of the features; "" without either
     text_sha256: str
 
 
@@ -130,6 +130,8 @@ def find_leaks(
 ) -> list[Leak]:
     """The leaks that `check_splits` would raise on, one per pair of items (per patient and pair of splits)."""
     leaks = _shared_patients(items)
+    vectors = [item for item in items if item.get("features_sha256")]
+    leaks += _identical(vectors, [item["features_sha256"] for item in vectors], rule="identical features")
     pictured = [item for item in items if item.get("image")]
     paths = [str(item["image"]) for item in pictured]
     if near_duplicate_bits is None:
@@ -153,12 +155,12 @@ def _shared_patients(items: Sequence[Item]) -> list[Leak]:
     ]
 
 
-def _identical(items: Sequence[Item], digests: Sequence[str]) -> list[Leak]:
+def _identical(items: Sequence[Item], digests: Sequence[str], rule: str = "identical image") -> list[Leak]:
     same: dict[str, list[Item]] = defaultdict(list)
     for item, digest in zip(items, digests, strict=True):
         same[digest].append(item)
     return [
-        _leak("identical image", one, other, f"both with sha256 {digest[:16]}")
+        _leak(rule, one, other, f"both with sha256 {digest[:16]}")
         for digest, group in same.items()
         for one, other in combinations(group, 2)
         if one["split"] != other["split"]
@@ -209,6 +211,6 @@ def read_split_manifest(path: str | Path) -> list[SplitRow]:
 
 
 def _split_row(item: Item) -> SplitRow:
-    image = sha256_of_path(str(item["image"])) if item.get("image") else ""
+    image = sha256_of_path(str(item["image"])) if item.get("image") else str(item.get("features_sha256", ""))
     text = hashlib.sha256(str(item.get("text", "")).encode()).hexdigest()
     return SplitRow(str(item["id"]), str(item["split"]), str(item["patient_id"]), image, text)

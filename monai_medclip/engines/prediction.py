@@ -84,7 +84,7 @@ class PredictionWriter:
     def _collect(self, engine: Any) -> None:
         prediction: Prediction = engine.state.output["pred"]
         first = len(self._rows)
-        files = _files(engine.state.batch)
+        files = _files(engine.state.batch, len(prediction.logits))
         ids = engine.state.batch.get("id", [str(first + number) for number in range(len(prediction.logits))])
         for identity, file, logits in zip(ids, files, prediction.logits.tolist(), strict=True):
             self._rows.append({"id": identity, "file": file, **dict(zip(self.names, logits, strict=True))})
@@ -111,7 +111,7 @@ def chosen_rule(output_dir: str, default: str = "positive") -> str:
     return str(json.loads(path.read_text(encoding="utf-8"))["zero_shot"].get("rule", default))
 
 
-def _files(batch: Any) -> list[str]:
-    image = batch["image"]
-    names = getattr(image, "meta", {}).get("filename_or_obj", "")
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else [str(names)] * len(image)
+def _files(batch: Any, size: int) -> list[str]:
+    """Where each image came from, as far as the batch knows; empty for precomputed features."""
+    names = getattr(batch.get("image"), "meta", {}).get("filename_or_obj", "")
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else [str(names)] * size

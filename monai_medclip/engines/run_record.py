@@ -28,7 +28,7 @@ _PACKAGES = (
     *("monai", "torch", "torchvision", "pytorch-ignite", "transformers", "tokenizers", "open_clip_torch", "timm"),
     *("numpy", "scipy", "scikit-learn", "scikit-image", "pydicom", "nibabel", "pillow"),
 )
-_FACTS = ("id", "patient_id", "study_id", "view", "split", "text", "labels", "label")
+_FACTS = ("id", "patient_id", "study_id", "view", "split", "text", "labels", "label", "features_sha256")
 
 Item = Mapping[str, Any]
 
@@ -117,7 +117,9 @@ def data_hashes(items: Iterable[Item], file_keys: Sequence[str] = ("image",)) ->
 
     def digest(item: Item) -> bytes:
         facts = {key: _plain(item[key]) for key in _FACTS if key in item}
-        files = [_content_hash(item[key]) for key in (*file_keys, "features") if key in item]
+        # One array holds the features of many items: it was hashed row by row when they were read.
+        keys = file_keys if "features_sha256" in item else (*file_keys, "features")
+        files = [_content_hash(item[key]) for key in keys if key in item]
         return hashlib.sha256(json.dumps([facts, files], sort_keys=True, default=str).encode()).digest()
 
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:  # hashing leaves Python's lock

@@ -16,6 +16,7 @@ from monai_medclip.transforms.chest_xray import ChestXrayTransform, LoadRadiogra
 from monai_medclip.transforms.dermoscopy import LoadDermoscopyd
 from monai_medclip.transforms.dicom import ITKRadiographReader, RadiographReader
 from monai_medclip.transforms.display_order import CT_DISPLAY_AXES, DisplayOrderd, patient_orientation
+from monai_medclip.transforms.features import LoadFeaturesd
 from monai_medclip.transforms.geometry import FitImaged
 from monai_medclip.transforms.intensity import NormalizeForEncoderd, robust_unit_range
 from monai_medclip.transforms.mapped_text import MappedText
@@ -50,6 +51,7 @@ __all__ = [
     "ITKRadiographReader",
     "LoadCTd",
     "LoadDermoscopyd",
+    "LoadFeaturesd",
     "LoadRadiographd",
     "MappedText",
     "NoduleCenterd",

@@ -36,10 +36,11 @@ class BadInputError(ValueError):
 
 
 class Rejection(NamedTuple):
-    """One line of rejected.csv."""
+    """One line of rejected.csv; the data room lists bad rows of a manifest in the same columns."""
 
     id: str
     file: str
+    row: str  # line of a manifest; empty for an image file
     reason: str
     remedy: str
 
@@ -61,7 +62,7 @@ def item_name(item: Mapping[Any, Any]) -> str:
 
 
 def write_rejected(rejections: Sequence[Rejection], path: str | Path) -> None:
-    """Append to rejected.csv (columns id, file, reason, remedy), leaving out lines that it already has."""
+    """Append to rejected.csv (columns id, file, row, reason, remedy), leaving out lines that it already has."""
     path = Path(path)
     known: set[tuple[str, ...]] = set()
     if path.is_file():
@@ -150,7 +151,7 @@ class CheckedDataset(CacheDataset):
     def _reject(self, item: Mapping[str, Any], error: BadInputError) -> None:
         if self.on_error == "raise":
             raise error
-        self.rejected.append(Rejection(str(item.get("id", "")), error.file, error.reason, error.remedy))
+        self.rejected.append(Rejection(str(item.get("id", "")), error.file, "", error.reason, error.remedy))
 
     def _report(self, total: int) -> None:
         if not self.rejected or self.rejected_csv is None:

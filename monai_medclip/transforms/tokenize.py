@@ -13,6 +13,7 @@ from monai.data import list_data_collate
 from monai.transforms import MapTransform
 from torch import Tensor
 
+from monai_medclip.transforms.rejects import BadInputError
 from monai_medclip.transforms.tokenizer import ReportTokenizer, pad_tokens
 
 __all__ = ["TokenLengths", "TokenizeReportd", "collate_reports", "token_length_report"]
@@ -55,14 +56,14 @@ class TokenizeReportd(MapTransform):
         """Item in, item with tokens out.
 
         Raises:
-            ValueError: the report is empty; the item is named.
+            BadInputError: the report is empty; the item is named.
         """
         item = dict(data)
         for key in self.key_iterator(item):
-            try:
-                encoded = self.tokenizer.encode(item[key], max_length=self.max_length)
-            except ValueError as error:
-                raise ValueError(f"{_name(item)}: {error}") from error
+            if not str(item[key]).strip():
+                remedy = "Drop the case, or choose sections that it has."
+                raise BadInputError(_name(item), "An empty report cannot be tokenized", remedy)
+            encoded = self.tokenizer.encode(item[key], max_length=self.max_length)
             item["input_ids"] = encoded.input_ids
             item["attention_mask"] = torch.ones_like(encoded.input_ids)
             item["token_spans"] = _to_original(encoded.token_spans, item.get(self.offsets_key))

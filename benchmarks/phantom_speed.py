@@ -46,8 +46,6 @@ def main() -> None:
     done = f"{options.patients} patients, {options.image_size} px, {options.modality}, {options.file_format}"
     spent = f"{wall:.1f} s wall, {cpu:.1f} s processor ({each:.1f} ms each)"
     print(f"{done}: {spent}, {size_mb:.1f} MiB, {options.workers} workers")
-        f"{wall:.1f} s wall, {cpu:.1f} s processor ({each:.1f} ms each), {size_mb:.1f} MiB, {options.workers} workers"
-    )
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def _auc(
     fit, ask = np.isfinite(train_labels), np.isfinite(test_labels)
     if len(np.unique(train_labels[fit])) < 2 or len(np.unique(test_labels[ask])) < 2:
         return float("nan")
-    model = LogisticRegression(max_iter=200, tol=1e-3).fit(train[fit], train_labels[fit])
+    model = LogisticRegression(solver="newton-cholesky").fit(train[fit], train_labels[fit])
     return float(roc_auc_score(test_labels[ask], model.decision_function(test[ask])))
 
 

@@ -143,7 +143,9 @@ def lung_interval(
     medial, lateral, shown, depth = (np.where(on_left, two, one) for one, two in zip(right, left, strict=True))
     across = (np.abs(plane.x) - (medial + lateral) / 2) / ((lateral - medial) / 2)
     square = across * across
-    outer = np.where(across > 0, square, square * np.abs(across))  # blunt toward the mediastinum, round toward the ribs
+    low = np.clip((plane.z - anatomy.apex_z[0]) / 150, 0, 1)
+    blunt = square * (np.abs(across) * (1 - low) + low)  # the mediastinum's edge is sharp above, soft behind the heart
+    outer = np.where(across > 0, square, blunt)
     half = shown * root(1 - outer)
     return interval(depth * root(1 - 0.5 * outer) - half, half)  # the recess stays open at the back
 

@@ -42,7 +42,7 @@ HU = {
     "lesion": 40.0,
     "consolidation": 0.0,
     "spine": 240.0,
-    "rib": 850.0,
+    "rib": 700.0,
 }
 _NOWHERE = 1e4  # an empty interval runs from +NOWHERE to -NOWHERE, so that unions need no special case
 
@@ -226,7 +226,7 @@ def project(tubes: Tubes, plane: Plane, *, hollow: bool = False) -> Array:
     row1, column1 = plane.pixels(tubes.end[:, 0], tubes.end[:, 2])
     length = np.maximum(np.hypot(row1 - row0, column1 - column0), 1e-3)
     half = np.hypot(tubes.radius * (1.3 if hollow else 0.9), 0.45 * pixel) / pixel  # visible half width, pixels
-    oblique = np.minimum(np.linalg.norm(tubes.end - tubes.start, axis=1) / (length * pixel), 4)  # seen along its run
+    oblique = np.minimum(np.linalg.norm(tubes.end - tubes.start, axis=1) / (length * pixel), 2)  # seen along its run
     peak = np.pi * tubes.radius**2 * oblique / (_PROFILE_AREA[hollow] * half * pixel)
     strokes = np.stack([row0, column0, row1, column1, length, half, peak]).astype(np.float32)
     reach = np.ceil(length / 2 + (1.3 if hollow else 1.8) * half + 0.5).astype(int)

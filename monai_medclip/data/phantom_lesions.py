@@ -31,8 +31,8 @@ SIZE_MM = {
 }
 HEART_RATIO = (0.55, 0.67)  # cardiothoracic ratio of an enlarged heart; a healthy one ends at 0.505
 # Least log-attenuation at a nodule's middle: small ones are calcified, as those that radiographs show.
-NODULE_CONTRAST = 0.95
-DENSEST_HU = 2800.0  # a small, fully calcified granuloma
+NODULE_CONTRAST = 1.1
+DENSEST_HU = 3000.0  # a small, fully calcified granuloma
 _FINEST_MM = 1.2  # lesions are sampled at least this finely
 _SIDES, _ZONES = ("right", "left"), ("upper", "middle", "lower")
 
@@ -109,7 +109,7 @@ def _patchy(dx: Array, dz: Array, size: float, shape: tuple[float, ...]) -> Arra
             wave * math.cos(2 * np.pi * turn) * dx + wave * math.sin(2 * np.pi * turn) * dz + (2 * np.pi * phase)
         )
     body = np.maximum(1 - along * along - across * across, 0)
-    return (0.5 * size) * root(body) * np.clip(0.8 + 0.14 * ripple, 0.1, 1.2) * np.minimum(body * 4, 1)
+    return (0.62 * size) * body * np.clip(0.8 + 0.14 * ripple, 0.1, 1.2)
 
 
 def sample_lesions(anatomy: Anatomy, seed: int, index: int) -> tuple[Lesion, ...]:
@@ -126,14 +126,14 @@ def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random
     if finding == "cardiomegaly":
         return Lesion(finding, "", "", 2 * anatomy.thorax_half_width * rng.uniform(*HEART_RATIO))
     low, high = SIZE_MM[finding]
-    size = low + (high - low) * float(rng.random()) ** 0.75  # the smallest are the rarest
+    size = low + (high - low) * float(rng.random()) ** 0.55  # the smallest are the rarest
     side, shape = str(rng.choice(_SIDES)), tuple(rng.random(24).tolist())
     if finding in ("pleural effusion", "pneumothorax"):
         taken = {other.side for other in others if other.finding == "pneumothorax"}
         side = side if side not in taken else _SIDES[1 - _SIDES.index(side)]
         return Lesion(finding, side, "lower" if finding == "pleural effusion" else "upper", size, shape=shape)
     side, zone, centre = _place(anatomy, others, size, side, rng)
-    hu = {"mass": 60.0, "consolidation": 30.0}.get(finding, 40.0)
+    hu = {"mass": 120.0, "consolidation": 30.0}.get(finding, 40.0)
     if finding == "nodule":
         hu = min(max(hu, hu_of(NODULE_CONTRAST / size + tissue("lung"))), DENSEST_HU)
     return Lesion(finding, side, zone, size, centre, hu, shape)

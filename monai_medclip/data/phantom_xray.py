@@ -59,14 +59,14 @@ def _exposure(rng: np.random.Generator) -> _Exposure:
         centre_mm=(rng.normal(0, 9), rng.normal(-4, 10)),
         shear=rng.normal(0, 0.035),
         scapula_pull=rng.uniform(-22, 42),
-        scatter=rng.uniform(0.15, 0.45),
-        quanta=rng.uniform(0.003, 0.012),
-        flatten=rng.uniform(0.55, 0.85),
-        black=rng.uniform(-0.22, 0.03),
-        white=rng.uniform(0.92, 1.25),
-        gamma=rng.uniform(0.75, 1.35),
-        heel=rng.normal(0, 0.06),
-        texture=rng.uniform(0.008, 0.02),
+        scatter=rng.uniform(0.2, 0.4),
+        quanta=rng.uniform(0.003, 0.009),
+        flatten=rng.uniform(0.65, 0.85),
+        black=rng.uniform(-0.2, -0.02),
+        white=rng.uniform(0.95, 1.18),
+        gamma=rng.uniform(0.85, 1.2),
+        heel=rng.normal(0, 0.04),
+        texture=rng.uniform(0.006, 0.015),
         marker=(rng.random(), rng.uniform(8, 40), rng.uniform(8, 40)),
         lines=rng.random(),
     )
@@ -114,7 +114,7 @@ def body_attenuation(
     body = body_interval(anatomy, plane)
     depth = body.thickness
     cage = project(ribs(anatomy, rng), plane, hollow=True) + 1.6 * project(clavicles(anatomy, rng), plane, hollow=True)
-    cage = cage + scapula_interval(anatomy, plane, scapula_pull).thickness * np.minimum(depth / 60, 1)
+    cage = (cage + scapula_interval(anatomy, plane, scapula_pull).thickness) * np.minimum(depth / 60, 1)
     spine = spine_interval(anatomy, plane).thickness * spine_density(anatomy, plane)
     total = soft * depth + (rib - soft) * cage + (tissue("spine") - soft) * spine
     total = total + (air - soft) * np.minimum(project(airways(anatomy), plane), 18)

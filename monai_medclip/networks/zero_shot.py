@@ -77,6 +77,8 @@ def prompt_directions(
         ValueError: for an unknown rule, or a finding without the prompts that the rule needs.
     """
     known = as_findings(findings)
+    if not known:  # embeddings alone are asked for
+        return clip.log_scale.new_zeros(0, clip.embed_dim)
     normal = tuple(normal_prompts or NORMAL_PROMPTS)
     pairs = [_ensembles(finding, rule, normal) for finding in known]
     prompts = list(dict.fromkeys(text for pair in pairs for ensemble in pair for text in ensemble))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["CHEST_FINDINGS", "NORMAL_PROMPTS", "PHANTOM_FINDINGS", "Finding", "findings_named"]
+__all__ = [
+    "CHEST_FINDINGS",
+    "DERMOSCOPY_FINDINGS",
+    "NODULE_FINDINGS",
+    "NORMAL_PROMPTS",
+    "PHANTOM_FINDINGS",
+    "PNEUMONIA_FINDINGS",
+    "Finding",
+    "findings_named",
+]
 
 
 class Finding(NamedTuple):
@@ -50,6 +59,59 @@ NORMAL_PROMPTS: tuple[str, ...] = (
     "Normal chest radiograph.",
     "No acute cardiopulmonary abnormality.",
     "The lungs are clear.",
+)
+
+# In the words in which LIDC-IDRI's readers rate a nodule; the order is that of `data.LIDC_FINDINGS`.
+NODULE_FINDINGS: tuple[Finding, ...] = (
+    Finding(
+        "malignant",
+        ("Malignancy rated highly suspicious.", "Malignancy rated moderately suspicious."),
+        ("Malignancy rated highly unlikely.", "Malignancy rated moderately unlikely."),
+    ),
+    Finding(
+        "calcification",
+        ("Solid calcification.", "Central calcification.", "A lung nodule with solid calcification."),
+        ("No calcification.", "A lung nodule with no calcification."),
+    ),
+    Finding(
+        "subsolid",
+        ("Ground-glass lung nodule.", "Part-solid lung nodule.", "Mostly ground-glass lung nodule."),
+        ("Solid lung nodule.",),
+    ),
+    Finding(
+        "poorly defined margin",
+        ("Poorly defined margin.", "Nearly poorly defined margin."),
+        ("Sharp margin.", "Nearly sharp margin."),
+    ),
+    Finding("spiculation", ("Marked spiculation.", "Medium spiculation."), ("No spiculation.",)),
+)
+
+PNEUMONIA_FINDINGS: tuple[Finding, ...] = (
+    Finding(
+        "viral pneumonia",
+        (
+            "Viral pneumonia.",
+            "A chest radiograph of viral pneumonia.",
+            "Chest radiograph of a child with viral pneumonia.",
+        ),
+        (
+            "Bacterial pneumonia.",
+            "A chest radiograph of bacterial pneumonia.",
+            "Chest radiograph of a child with bacterial pneumonia.",
+        ),
+    ),
+)
+
+DERMOSCOPY_FINDINGS: tuple[Finding, ...] = (
+    Finding(
+        "malignant",
+        ("Melanoma.", "Malignant skin lesion.", "Dermoscopic image of a malignant skin lesion, melanoma."),
+        (
+            "Benign nevus.",
+            "Benign melanocytic skin lesion, nevus.",
+            "Dermoscopic image of a benign melanocytic skin lesion, nevus.",
+        ),
+    ),
 )
 
 

@@ -246,11 +246,13 @@ def _draw(strokes: Array, reach: int, shape: tuple[int, int], hollow: bool) -> A
     dr, dc = rows - row0, columns - column0
     along = dr * unit_r + dc * unit_c  # (S, P, P) pixels
     across = (dc * (unit_r / half) - dr * (unit_c / half)) ** 2
-    patch = np.clip(along + 0.5, 0, 1) * np.clip(length + 0.5 - along, 0, 1) * peak
+    patch = peak * np.clip(length / 2 + 0.5 - np.abs(along - length / 2), 0, np.minimum(length, 1))
     if hollow:
         patch *= root(1 - across) * (0.4 + 1.2 * across * across)
     else:
-        patch *= np.maximum(1 - across / 4, 0) ** 2 * np.maximum(1 - across / 4, 0) ** 2
+        bell = np.maximum(1 - across / 4, 0)
+        bell *= bell
+        patch *= bell * bell
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     keep = inside & (patch > 0)
     flat = (rows * shape[1] + columns)[keep].astype(np.int64)

@@ -94,7 +94,7 @@ def _lobulated(dx: Array, dz: Array, radius: float, shape: tuple[float, ...]) ->
     for lobes, (size, phase) in enumerate(zip(shape[0:10:2], shape[1:10:2], strict=True), start=2):
         outline = outline + (0.22 * size / lobes) * np.cos(lobes * angle + (2 * np.pi * phase))
     away = (dx * dx + dz * dz) / (radius * np.minimum(outline, 1)) ** 2
-    return 0.9 * radius * root(1 - away * away)  # steeper than a ball: the border of a solid tumour
+    return 1.15 * radius * root(1 - away * away)  # steeper than a ball: the border of a solid tumour
 
 
 def _patchy(dx: Array, dz: Array, size: float, shape: tuple[float, ...]) -> Array:
@@ -126,14 +126,14 @@ def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random
     if finding == "cardiomegaly":
         return Lesion(finding, "", "", 2 * anatomy.thorax_half_width * rng.uniform(*HEART_RATIO))
     low, high = SIZE_MM[finding]
-    size = low + (high - low) * float(rng.random()) ** 0.55  # the smallest are the rarest
+    size = low + (high - low) * float(rng.random()) ** 0.5  # the smallest are the rarest
     side, shape = str(rng.choice(_SIDES)), tuple(rng.random(24).tolist())
     if finding in ("pleural effusion", "pneumothorax"):
         taken = {other.side for other in others if other.finding == "pneumothorax"}
         side = side if side not in taken else _SIDES[1 - _SIDES.index(side)]
         return Lesion(finding, side, "lower" if finding == "pleural effusion" else "upper", size, shape=shape)
     side, zone, centre = _place(anatomy, others, size, side, rng)
-    hu = {"mass": 120.0, "consolidation": 30.0}.get(finding, 40.0)
+    hu = {"mass": 100.0, "consolidation": 30.0}.get(finding, 40.0)
     if finding == "nodule":
         hu = min(max(hu, hu_of(NODULE_CONTRAST / size + tissue("lung"))), DENSEST_HU)
     return Lesion(finding, side, zone, size, centre, hu, shape)

@@ -9,12 +9,13 @@ from monai_medclip.data.phantom_geometry import Array, Tubes, join
 
 __all__ = ["airways", "clavicles", "pulmonary_vessels", "ribs"]
 
+_STEPS = {points: np.linspace(0, 1, points, dtype=np.float32) for points in range(2, 16)}
 _RIBS = 10  # pairs that a frontal radiograph shows
 
 
 def _polyline(start: Array, heading: Array, bend: Array, length: Array, points: int) -> Array:
     """(T, points, 3) gently bent lines from ``start`` (T, 3) along ``heading`` (T, 3), bent by ``bend`` (T, 3)."""
-    t = np.linspace(0, 1, points, dtype=np.float32)[None, :, None]
+    t = _STEPS[points][None, :, None]
     return start[:, None] + length[:, None, None] * (heading[:, None] * t + bend[:, None] * t * t)
 
 
@@ -67,7 +68,7 @@ def _vessel_tree(anatomy: Anatomy, rng: np.random.Generator, side: int) -> Tubes
         heading = _headings(angle, rng.normal(0, (0.3, 0.45, 0.45)[generation], len(angle)))
         bend = rng.normal(0, 0.16, (len(angle), 3))
         lines = _polyline(start.astype(np.float32), heading, bend, length, points)
-        taper = np.linspace(1, 0.35, points)
+        taper = 1 - 0.65 * _STEPS[points]
         bundles.append(Tubes.along(lines, (np.maximum(radius, 0.5)[:, None] * taper).astype(np.float32)))
         if children:
             start, angle, radius, length = _branches(rng, lines, radius, angle, length, children)
@@ -123,7 +124,7 @@ def clavicles(anatomy: Anatomy, rng: np.random.Generator) -> Tubes:
     lift = rng.normal(18, 12)
     bundles = []
     for sign in (-1.0, 1.0):
-        t = np.linspace(0, 1, 15, dtype=np.float32)
+        t = _STEPS[15]
         x = anatomy.turned(0, -anatomy.thorax_half_depth * 0.8) + sign * (14 + t * (anatomy.thorax_half_width * 1.05))
         y = -anatomy.thorax_half_depth * (0.75 - 0.65 * t)
         z = anatomy.apex_z[0] + 34 + rng.normal(0, 4) - lift * t - 9 * np.sin(2 * np.pi * t)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from monai_medclip.data.phantom_anatomy import Anatomy, body_interval
 from monai_medclip.data.phantom_bones import scapula_interval, spine_density, spine_interval
@@ -142,18 +143,10 @@ def stomach_gas(anatomy: Anatomy, plane: Plane, rng: np.random.Generator) -> Arr
 def _texture(rng: np.random.Generator, plane: Plane, exposure: _Exposure) -> Array:
     """Vessels too fine to be drawn one by one: lung markings as noise of about 4 to 12 mm."""
     rows, pixel = plane.shape[0], plane.pixel_mm[0]
-    fine = _blur(rng.standard_normal(plane.shape, dtype=np.float32), 2.0 / pixel)
+    fine = gaussian_filter(rng.standard_normal(plane.shape, dtype=np.float32), 2.0 / pixel, truncate=2.5)
     coarse = _widen(rows, int(FIELD_OF_VIEW_MM / 9))
     noise = coarse @ rng.standard_normal((coarse.shape[1],) * 2, dtype=np.float32) @ coarse.T
     return exposure.texture * (fine / max(float(fine.std()), 1e-6) + 0.8 * noise)
-
-
-@lru_cache(maxsize=32)
-def _gauss(rows: int, sigma: float) -> Array:
-    """(rows, rows) matrix that blurs along one axis; edges repeat their own pixels' weight."""
-    place = np.arange(rows, dtype=np.float32)
-    weights = np.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @lru_cache(maxsize=32)
@@ -169,12 +162,6 @@ def _narrow(rows: int, side: int, sigma: float) -> Array:
     place = (np.arange(side, dtype=np.float32) + 0.5) * rows / side - 0.5
     weights = np.exp(-0.5 * ((place[:, None] - np.arange(rows, dtype=np.float32)) / sigma) ** 2)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _blur(image: Array, sigma: float) -> Array:
-    """A narrow Gaussian blur of a square image, ``sigma`` in pixels."""
-    gauss = _gauss(image.shape[0], sigma)
-    return gauss @ image @ gauss.T
 
 
 def _smooth(image: Array, sigma_mm: float, pixel: float) -> Array:
@@ -195,7 +182,7 @@ def _develop(base: Array, full: Array, body: Interval, grain: Array, exposure: _
     local = exposure.flatten * np.maximum(_smooth(np.maximum(healthy, -1.5), 26, pixel), -1)
     order = np.sort((healthy - local)[body.back > body.front][::4])
     low, high = order[int(0.02 * len(order))], order[int(0.97 * len(order))]
-    intensity = np.exp(dark - _blur(full, _FOCUS_MM / pixel)) + scattered
+    intensity = np.exp(dark - gaussian_filter(full, _FOCUS_MM / pixel, truncate=2.5)) + scattered
     signal = exposure.quanta / pixel * grain / np.sqrt(np.maximum(intensity, 0.02)) - np.log(intensity) - local
     value = (signal - low) / max(float(high - low), 0.2)
     value = (value - exposure.black) / (exposure.white - exposure.black)

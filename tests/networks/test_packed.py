@@ -119,3 +119,13 @@ def test_other_architectures_are_not_packable():
     assert not is_packable(
         DistilBertModel(DistilBertConfig(vocab_size=60, dim=32, n_heads=4, n_layers=1, hidden_dim=32))
     )
+
+
+@pytest.mark.parametrize("attend", ["_attend_each", "_attend_padded"])
+def test_bfloat16_autocast_stays_close(attend, monkeypatch):
+    monkeypatch.setattr(packed, "_attend_each", getattr(packed, attend))
+    model, (ids, mask) = bert().eval(), batch()
+    exact = packed_tokens(model, ids, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = packed_tokens(model, ids, mask)
+    torch.testing.assert_close(found.float(), exact, atol=0.05, rtol=0.05)

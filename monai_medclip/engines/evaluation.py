@@ -62,8 +62,8 @@ def evaluate_clip(
     Raises:
         ValueError: when a split is missing or empty, or the labels do not fit the findings.
     """
-    needed = {"test", "val"} if findings else {"test"}
-    if needed - set(loaders):
+    needed = ("val", "test") if findings else ("test",)
+    if set(needed) - set(loaders):
         raise ValueError(f"Evaluation needs the splits {sorted(needed)}, given are {sorted(loaders)}: add the others.")
     prepare = ContrastivePrepareBatch(image_key)
     data = {split: embed(clip, loaders[split], device=device, amp=amp, prepare_batch=prepare) for split in needed}

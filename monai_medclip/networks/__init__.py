@@ -9,6 +9,7 @@ from monai_medclip.networks.freezing import freeze_parts, parameter_groups
 from monai_medclip.networks.image_encoder import ImageEncoder, network_input
 from monai_medclip.networks.monai_encoder import MonaiImageEncoder
 from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_open_clip
+from monai_medclip.networks.packaged import packaged_weights
 from monai_medclip.networks.small_cnn import SmallCNN
 from monai_medclip.networks.small_vit import SmallViT
 from monai_medclip.networks.text_encoder import TransformersTextEncoder
@@ -41,6 +42,7 @@ __all__ = [
     "load_state_dict",
     "load_weights",
     "network_input",
+    "packaged_weights",
     "parameter_groups",
     "prompt_directions",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_medclip import __version__
 from monai_medclip.data import make_phantom
-from monai_medclip.engines import summarize_runs
+from monai_medclip.engines import required_figures, summarize_runs
 
 __all__ = ["bundle_root", "main"]
 
@@ -42,7 +42,20 @@ def _bundle(arguments: argparse.Namespace) -> None:
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
-    sys.stdout.write(str(summarize_runs(arguments.runs)) + "\n")
+    sys.stdout.write(summarize_runs(arguments.runs).table(arguments.containing) + "\n")
+
+
+def _check_figures(arguments: argparse.Namespace) -> None:
+    figures = required_figures(
+        arguments.output_dir,
+        zero_shot_auc=arguments.zero_shot_auc,
+        nodule_auc=arguments.nodule_auc,
+        recall_over_chance=arguments.recall_over_chance,
+    )
+    sys.stdout.writelines(f"{figure}\n" for figure in figures)
+    missed = [figure.name for figure in figures if not figure.reached]
+    if missed:
+        raise SystemExit(f"{arguments.output_dir} misses {', '.join(missed)}")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
@@ -72,7 +85,15 @@ def _parser() -> argparse.ArgumentParser:
 
     summarize = verbs.add_parser("summarize", help="mean and spread of the figures of several runs (seeds)")
     summarize.add_argument("runs", nargs="+", type=Path, help="output folders that hold a metrics.json")
+    summarize.add_argument("--containing", default="", help="only figures whose name contains this, such as auc")
     summarize.set_defaults(run=_summarize)
+
+    check = verbs.add_parser("check-figures", help="fail when a run's figures are below the limits that are given")
+    check.add_argument("output_dir", type=Path, help="output folder that holds a metrics.json")
+    check.add_argument("--zero-shot-auc", type=float, help="mean over findings")
+    check.add_argument("--nodule-auc", type=float)
+    check.add_argument("--recall-over-chance", type=float, help="tie-aware text-to-image recall@5 divided by chance")
+    check.set_defaults(run=_check_figures)
 
     phantom = verbs.add_parser("phantom", help="generate thorax phantoms with known findings, reports and masks")
     phantom.add_argument("folder", type=Path)

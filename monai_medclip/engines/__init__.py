@@ -12,6 +12,7 @@ from .optimization import GradientClipping, cosine_with_warmup
 from .prediction import Prediction, PredictionWriter, ZeroShotInferer, chosen_rule
 from .prepare_batch import ContrastivePrepareBatch, ImagePrepareBatch
 from .progress import ProgressBar
+from .required import RequiredFigure, required_figures
 from .run_record import RunRecord, data_hashes, write_run_record
 from .seeding import EpochSeeder, epoch_seed
 from .summary import FigureSummary, RunsSummary, summarize_runs
@@ -35,6 +36,7 @@ __all__ = [
     "Prediction",
     "PredictionWriter",
     "ProgressBar",
+    "RequiredFigure",
     "RunRecord",
     "RunsSummary",
     "ZeroShot",
@@ -46,6 +48,7 @@ __all__ = [
     "epoch_seed",
     "evaluate_clip",
     "evaluate_zero_shot",
+    "required_figures",
     "summarize_runs",
     "write_csv",
     "write_json",

@@ -165,4 +165,4 @@ class CheckedDataset(CacheDataset):
         """Every item as its deterministic transforms leave it, before the first random one."""
         for index in range(len(self.data)):
             cached = index < len(self._cache)
-            yield dict(self._cache[index] if cached else self._load_cache_item(self.data[index]))
+            yield dict(self._cache[index] if cached else self._load_cache_item(index))

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import torch
+from monai.transforms import RandGaussianNoised
 
-from monai_medclip.audits import pixel_baselines
+from monai_medclip.audits import dataset_baselines, pixel_baselines
+from monai_medclip.transforms import CheckedDataset
 
 NAMES = ("bright corner", "bright image", "texture")
 
@@ -78,3 +81,22 @@ def test_the_table_has_a_line_per_finding_and_the_mean():
     lines = str(pixel_baselines(*train, *test, names=NAMES)).splitlines()
     assert len(lines) == 5
     assert lines[-1].startswith("mean")
+
+
+def _dataset(images, labels, channels=1):
+    stacks = [torch.from_numpy(np.stack([image] * channels)) for image in images]
+    items = [{"image": image, "label": label} for image, label in zip(stacks, labels.tolist(), strict=True)]
+    # A random transform that would destroy what the baseline sees: it must not be applied.
+    return CheckedDataset(items, [RandGaussianNoised("image", prob=1.0, std=100.0)], progress=False)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_baselines_of_datasets_are_those_of_their_images_without_random_transforms(channels):
+    (images, labels), (asked, answers) = _images(120, 0), _images(60, 1)
+    found = dataset_baselines(_dataset(images, labels, channels), _dataset(asked, answers, channels), names=NAMES)
+    expected = pixel_baselines(images, labels, asked, answers, names=NAMES)
+    assert found.names == NAMES
+    assert found.pixels == pytest.approx(expected.pixels, abs=1e-3)
+    assert found.histogram == pytest.approx(expected.histogram, abs=1e-3)
+    assert found.as_dict()["mean"]["pixels_auc"] == found.mean_pixels
+    assert "24 x 24" in str(found)

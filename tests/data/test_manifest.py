@@ -220,3 +220,19 @@ def test_real_nodules_carry_their_ratings(shared_data):
     assert np.sum([item["label"] for item in items], axis=0).tolist() == [62, 25, 13, 25, 13]
     assert len(items) == 193
     assert all("Malignancy rated" in item["text"] and item["masks"]["nodule"] for item in items)
+
+
+def test_on_error_says_whether_bad_rows_raise_or_are_listed(tmp_path):
+    (tmp_path / "a.png").touch()
+    path = tmp_path / "manifest.csv"
+    path.write_text("file,text,patient_id\na.png,Normal.,p1\nb.png,Normal.,p2\n")
+    listing = tmp_path / "rejected.csv"
+    with pytest.raises(ManifestError, match=r"row 3: the image .*b\.png does not exist"):
+        read_manifest(path, on_error="raise", rejected=listing)
+    assert not listing.exists()
+    assert [item["id"] for item in read_manifest(path, on_error="skip", rejected=listing)] == ["a.png"]
+    assert [one.row for one in read_rejected(listing)] == [3]
+    with pytest.raises(ValueError, match="needs rejected"):
+        read_manifest(path, on_error="skip")
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        read_manifest(path, on_error="ignore")

@@ -114,3 +114,42 @@ def test_compose_keeps_the_cause_and_it_survives_pickling(items):
 def test_batches_come_out_of_a_loader(items):
     dataset = CheckedDataset(items[:2], [LoadRadiographd("image")], progress=False)
     assert next(iter(DataLoader(dataset, batch_size=2)))["image"].shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("cache_rate", [1.0, 0.5, 0.0])
+def test_a_compose_in_a_compose_is_cached_up_to_its_first_random_transform(items, cache_rate):
+    calls = []
+
+    class Count(CleanReportd):
+        def __call__(self, data):
+            calls.append(data["id"])
+            return super().__call__(data)
+
+    inner = Compose([LoadRadiographd("image"), Compose([Count("text")])])
+    nested = Compose([inner, Compose([]), Compose([RandGaussianNoised("image", prob=1.0)])])
+    dataset = CheckedDataset(items[:2], nested, cache_rate=cache_rate, progress=False)
+    assert calls == ["a", "b"]  # every item is checked, also those that are not kept
+    assert not torch.equal(dataset[0]["image"], dataset[0]["image"])
+    assert len(calls) == 2 + 2 * (cache_rate == 0.0)
+
+
+@pytest.mark.parametrize("cache_rate", [1.0, 0.5, 0.0])
+def test_prepared_items_are_those_before_the_first_random_transform(items, cache_rate):
+    dataset = CheckedDataset(items[:2], pipeline(), cache_rate=cache_rate, progress=False)
+    first, again = list(dataset.prepared()), list(dataset.prepared())
+    assert [item["id"] for item in first] == ["a", "b"]
+    for one, other in zip(first, again):
+        assert torch.equal(one["image"], other["image"])
+        assert 0 <= one["image"].min() < one["image"].max() <= 1  # noise of standard deviation 0.1 would leave 0 to 1
+    first[0]["image"] = None  # a copy of the item: what is cached stays
+    assert next(iter(dataset.prepared()))["image"] is not None
+
+
+def test_both_lists_of_what_was_rejected_have_the_same_columns(tmp_path, items):
+    from monai_medclip.data import Rejected, read_rejected
+    from monai_medclip.data import write_rejected as write_rows
+
+    listing = write_rows([Rejected("manifest.csv", 7, "the text is empty.")], tmp_path / "rejected.csv")
+    CheckedDataset(items, pipeline(), on_error="skip", rejected_csv=listing, progress=False)
+    found = read_rejected(listing)
+    assert [(one.row, one.id) for one in found] == [(7, ""), (0, "c"), (0, "d"), (0, "e")]

@@ -9,7 +9,13 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 
-from monai_medclip.transforms import ReportTokenizer, TokenizeReportd, collate_reports, token_length_report
+from monai_medclip.transforms import (
+    BadInputError,
+    ReportTokenizer,
+    TokenizeReportd,
+    collate_reports,
+    token_length_report,
+)
 
 REPORTS = ["The heart is normal. No effusion.", "Large left effusion; no pneumothorax.", "No effusion."]
 
@@ -39,7 +45,7 @@ def test_spans_go_back_to_the_report_before_cleaning(tokenizer):
 
 
 def test_empty_report_names_the_item(tokenizer):
-    with pytest.raises(ValueError, match="CXR7: An empty report"):
+    with pytest.raises(BadInputError, match=r"CXR7: An empty report cannot be tokenized\. Drop the case"):
         TokenizeReportd("text", tokenizer)({"text": " ", "id": "CXR7"})
     with pytest.raises(ValueError, match="one text key"):
         TokenizeReportd(["text", "findings"], tokenizer)

@@ -30,26 +30,48 @@ def _chest(name: str, *positive: str) -> Finding:
 
 
 PHANTOM_FINDINGS: tuple[Finding, ...] = (
-    _chest("nodule", "There is a nodule.", "Pulmonary nodule in the lung.", "A small rounded nodule is seen."),
-    _chest("mass", "There is a mass.", "Large lung mass.", "A mass is seen in the lung."),
+    _chest(
+        "nodule",
+        "There is a nodule.",
+        "Pulmonary nodule in the lung.",
+        "A small rounded nodule is seen.",
+        "Solitary pulmonary nodule.",
+        "A well-defined nodular opacity.",
+    ),
+    _chest(
+        "mass",
+        "There is a mass.",
+        "Large lung mass.",
+        "A mass is seen in the lung.",
+        "Lung mass with lobulated margins.",
+    ),
     _chest(
         "pleural effusion",
         "There is a pleural effusion.",
         "Pleural effusion with blunting of the costophrenic angle.",
         "Layering pleural fluid.",
+        "The costophrenic angle is blunted by an effusion.",
     ),
     _chest(
         "consolidation",
         "There is a consolidation.",
         "Airspace consolidation in the lung.",
         "Patchy consolidation is seen, suspicious for pneumonia.",
+        "Focal airspace opacity.",
     ),
-    _chest("cardiomegaly", "There is cardiomegaly.", "The heart is enlarged.", "Enlarged cardiac silhouette."),
+    _chest(
+        "cardiomegaly",
+        "There is cardiomegaly.",
+        "The heart is enlarged.",
+        "Enlarged cardiac silhouette.",
+        "Cardiac enlargement.",
+    ),
     _chest(
         "pneumothorax",
         "There is a pneumothorax.",
         "Pneumothorax with a visible pleural line.",
         "Apical pneumothorax is seen.",
+        "The lung is partly collapsed by a pneumothorax.",
     ),
 )
 

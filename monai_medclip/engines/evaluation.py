@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..metrics import RetrievalReport, retrieval
+from ..metrics import RetrievalReport, TercileReport, auc_by_tercile, retrieval
 from ..networks import CLIP
 from ..outputs import TokenBatch
 from .embedding import Embeddings, embed
@@ -44,6 +44,7 @@ def evaluate_clip(
     image_key: str = "image",
     bootstrap: int = 1000,
     baselines: Mapping[str, Any] | None = None,
+    covariates: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Evaluation:
     """Chooses the prompt rule on validation, reports on test, writes ``metrics.json`` and ``predictions.csv``.
 
@@ -58,6 +59,7 @@ def evaluate_clip(
         image_key: entry that is fed as the image.
         bootstrap: resamples of patients for the 95 % intervals, always the same ones; 0 gives no intervals.
         baselines: figures of simpler methods by name, to stand beside; mappings or reports.
+        covariates: by name, item id -> a number, such as a nodule's diameter: the AUCs within its thirds stand beside.
 
     Raises:
         ValueError: when a split is missing or empty, or the labels do not fit the findings.
@@ -70,9 +72,13 @@ def evaluate_clip(
     test = data["test"]
     found = retrieval(test.image, test.text, test.positives)
     asked = evaluate_zero_shot(clip, data["val"], test, findings, tokenizer, bootstrap=bootstrap) if findings else None
+    within = _within_thirds(test, asked, covariates or {}) if asked else {}
     metrics = {
         "items": {split: len(part.ids) for split, part in data.items()},
         "zero_shot": asked.as_dict() if asked else {},
+        "within_thirds": {
+            name: {finding: report.as_dict() for finding, report in reports.items()} for name, reports in within.items()
+        },
         "retrieval": found.as_dict(),
         "baselines": {name: _as_dict(figures) for name, figures in (baselines or {}).items()},
     }
@@ -80,7 +86,7 @@ def evaluate_clip(
     metrics_file = write_json(folder / "metrics.json", metrics)
     rows = _prediction_rows(test, asked) if asked else []
     result = Evaluation(asked, found, metrics_file, write_csv(folder / "predictions.csv", rows) if asked else None)
-    logger.info("%s", _summary(result, baselines or {}))
+    logger.info("%s", "\n".join([_summary(result, baselines or {}), *_third_lines(within)]))
     return result
 
 
@@ -94,6 +100,32 @@ def _prediction_rows(test: Embeddings, asked: ZeroShot) -> list[dict[str, Any]]:
             row |= {f"{name} label": "" if label != label else int(label), f"{name} logit": score}
         rows.append(row)
     return rows
+
+
+def _within_thirds(
+    test: Embeddings, asked: ZeroShot, covariates: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, TercileReport]]:
+    """Covariate -> finding -> AUC within each third of the covariate."""
+    found = {}
+    for name, values in covariates.items():
+        absent = [item for item in test.ids if item not in values]
+        if absent:
+            raise ValueError(f"Covariate {name!r} has no value for {len(absent)} test items, first {absent[:3]}.")
+        size = [values[item] for item in test.ids]
+        found[name] = {
+            finding: auc_by_tercile(asked.logits[:, f], test.label[:, f], size) for f, finding in enumerate(asked.names)
+        }
+    return found
+
+
+def _third_lines(within: Mapping[str, Mapping[str, TercileReport]]) -> list[str]:
+    lines = []
+    for name, reports in within.items():
+        lines.append(f"  AUC within thirds of {name}, smallest first:")
+        for finding, report in reports.items():
+            thirds = ", ".join(f"{one.auc:.3f} ({one.positives} of {one.items})" for one in report.terciles)
+            lines.append(f"    {finding}: {thirds}; {name} alone {report.covariate_auc:.3f}")
+    return lines
 
 
 def _as_dict(figures: Any) -> Any:

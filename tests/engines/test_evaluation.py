@@ -86,3 +86,35 @@ def test_without_findings_there_is_retrieval_alone(words: ModuleType, tmp_path: 
 def test_a_missing_split_is_named(words: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs the splits \['test', 'val'\], given are \['test'\]"):
         evaluate_clip(words.counting_clip(), {"test": []}, FINDINGS, words.tokenizer, output_dir=str(tmp_path))
+
+
+def test_thirds_of_a_covariate_stand_beside(
+    words: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = loaders(words)
+    ids = [str(name) for batch in made["test"] for name in batch.get("id", range(6))]
+    sizes = {name: float(size) for name, size in zip(ids, (5, 6, 20, 21, 10, 11), strict=True)}
+    with caplog.at_level(logging.INFO):
+        evaluate_clip(
+            words.counting_clip(),
+            made,
+            FINDINGS,
+            words.tokenizer,
+            output_dir=str(tmp_path),
+            bootstrap=0,
+            covariates={"diameter": sizes},
+        )
+    found = json.loads((tmp_path / "metrics.json").read_text())["within_thirds"]["diameter"]["nodule"]
+    assert found["covariate_auc"] == 0.5  # nodules measure 5 and 21: one is smaller than all others, one larger
+    assert found["tercile_1_auc"] == found["tercile_3_auc"] == 1.0
+    assert found["tercile_2_auc"] is None  # 10 and 11 are both without one
+    assert "AUC within thirds of diameter" in caplog.text
+    with pytest.raises(ValueError, match="'diameter' has no value for 5 test items"):
+        evaluate_clip(
+            words.counting_clip(),
+            made,
+            FINDINGS,
+            words.tokenizer,
+            output_dir=str(tmp_path),
+            covariates={"diameter": {ids[0]: 5.0}},
+        )

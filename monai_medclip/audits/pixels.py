@@ -35,12 +35,12 @@ class PixelBaselines(NamedTuple):
     @property
     def mean_pixels(self) -> float:
         """Mean over the findings that have an AUC."""
-        return float(np.nanmean(self.pixels))
+        return _mean(self.pixels)
 
     @property
     def mean_histogram(self) -> float:
         """Mean over the findings that have an AUC."""
-        return float(np.nanmean(self.histogram))
+        return _mean(self.histogram)
 
     def as_dict(self) -> dict[str, Any]:
         """Figures by name, for a result file."""
@@ -109,6 +109,11 @@ def _gray_range(images: Sequence[ArrayLike]) -> tuple[float, float]:
 def _plain(image: ArrayLike) -> NDArray[np.float32]:
     plain = np.asarray(image, dtype=np.float32)
     return plain[0] if plain.ndim == 3 else plain
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _edges(length: int) -> NDArray[np.float32]:

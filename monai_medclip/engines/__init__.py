@@ -16,6 +16,7 @@ from .required import RequiredFigure, required_figures
 from .run_record import RunRecord, data_hashes, write_run_record
 from .seeding import EpochSeeder, epoch_seed
 from .summary import FigureSummary, RunsSummary, summarize_runs
+from .tracking import MLFlowTracker
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "History",
     "ImagePrepareBatch",
     "LastCheckpoint",
+    "MLFlowTracker",
     "Prediction",
     "PredictionWriter",
     "ProgressBar",

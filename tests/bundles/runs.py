@@ -12,8 +12,11 @@ from monai.bundle import ConfigWorkflow
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "medclip"
 CONFIGS = BUNDLE / "configs"
-OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
 TASKS = ("train", "evaluate", "inference")
+OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
+NO_OVERLAYS = {*TASKS, "metadata", "mlflow"}
+RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
+"""Overlays on manifest.json for a part of the shared data."""
 
 TINY = {"batch_size": 4, "threads": 1, "device": "cpu"}
 TINY_PHANTOM: dict[str, Any] = {**TINY, "patients": 40, "phantom_splits": {"train": 20, "val": 10, "test": 10}}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import csv
+import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .runs import CONFIGS, TINY, run, workflow
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -30,3 +36,54 @@ def test_ten_lines_embed_a_trained_model(
     exec(compile(code, "embed-in-your-pipeline.md", "exec"), names)
     assert [scores.shape for scores in names["scores"].values()] == [(1, 6), (1, 6)]
     assert (tmp_path / "medclip_output" / "predictions" / "predictions.csv").is_file()
+
+
+PAGES = [*sorted((HOW_TO.parent).rglob("*.md")), HOW_TO.parents[1] / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_of_a_documented_run_is_a_key_of_the_configs(page: Path) -> None:
+    known = {"config_file", "tracking", "save_execute_config", "run_id", "args_file"}
+    configs = [json.loads(path.read_text()) for path in CONFIGS.glob("*.json")]
+    known |= {key for config in configs for key in (*config, *config.get("configs", {}))}
+    for block in re.findall(r"```(?:bash|sh|shell|console)\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        for command in re.findall(r"monai\.bundle run\b.*", block.replace("\\\n", " ")):
+            options = re.findall(r"--(\w+)", command.split("#")[0])
+            assert {option for option in options if option not in known} == set(), command
+
+
+def test_bringing_ones_own_data_works_as_documented(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own_data)
+    blocks = code_blocks("bring-your-own-data.md", "bash")
+    for block, task in zip(blocks, ("train", "inference"), strict=True):
+        command = block.replace("\\\n", " ").split("monai.bundle run")[1]
+        assert f"['$bundle/configs/{task}.json','$bundle/configs/manifest.json']" in command
+        words = shlex.split(command.partition("--manifest")[2])
+        options = {"manifest": words[0]} | {words[n].lstrip("-"): words[n + 1] for n in range(1, len(words), 2)}
+        options["findings"] = ast.literal_eval(options["findings"])
+        run(task, "manifest", **options, **TINY, max_epochs=1, image_encoder__image_size=32)
+    with (own_data / "runs" / "mine" / "predictions" / "predictions.csv").open() as stream:
+        assert [row["id"] for row in csv.DictReader(stream)] == ["0.png", "1.png"]
+    overlay = json.loads(code_blocks("bring-your-own-data.md", "json")[0])
+    made = workflow("train", "manifest", manifest="my_data/manifest.csv", output_dir="other", **overlay)
+    labels = [item["label"] for item in made.parser.get_parsed_content("items")]
+    assert labels[:2] == [[1.0], [0.0]]
+
+
+@pytest.fixture
+def own_data(own_manifest: Path, tmp_path: Path) -> Path:
+    """A folder as the page describes it."""
+    shutil.copytree(own_manifest.parent, tmp_path / "my_data")
+    with own_manifest.open() as stream:
+        rows = list(csv.DictReader(stream))[:31]
+    for number, row in enumerate(rows):
+        row["labels"] = ("pleural effusion", "pneumothorax")[number % 2]
+        row["meta"] = json.dumps({"malignancy": 4 - number % 2})
+    with (tmp_path / "my_data" / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    (tmp_path / "new_images").mkdir()
+    for name in ("0.png", "1.png"):
+        shutil.copy(tmp_path / "my_data" / name, tmp_path / "new_images")
+    return tmp_path

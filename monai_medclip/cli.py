@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_medclip import __version__
-from monai_medclip.data import make_phantom
-from monai_medclip.engines import required_figures, summarize_runs
+
+# A verb imports what it needs when it runs: `bundle`, which scripts call, would else wait seconds for the libraries.
 
 __all__ = ["bundle_root", "main"]
 
@@ -42,10 +42,14 @@ def _bundle(arguments: argparse.Namespace) -> None:
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
+    from monai_medclip.engines import summarize_runs
+
     sys.stdout.write(summarize_runs(arguments.runs).table(arguments.containing) + "\n")
 
 
 def _check_figures(arguments: argparse.Namespace) -> None:
+    from monai_medclip.engines import required_figures
+
     figures = required_figures(
         arguments.output_dir,
         zero_shot_auc=arguments.zero_shot_auc,
@@ -59,6 +63,8 @@ def _check_figures(arguments: argparse.Namespace) -> None:
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
+    from monai_medclip.data import make_phantom
+
     manifest = make_phantom(
         arguments.folder,
         patients=arguments.patients,

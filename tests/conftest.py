@@ -14,7 +14,7 @@ def shared_data() -> Path:
     """The folder of real test images; tests that use it skip where it is absent."""
     folder = Path(os.environ.get("MEDCLIP_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not (folder / "manifest.csv").is_file():
-        pytest.skip(f"real test data not found at {folder}; set MEDCLIP_SHARED_DATA to the folder with its manifest.csv")
+        pytest.skip(f"no real test data at {folder}: set MEDCLIP_SHARED_DATA to the folder with its manifest.csv")
     return folder
 
 

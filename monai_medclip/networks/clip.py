@@ -141,7 +141,10 @@ class CLIP(nn.Module):
             with torch.no_grad():
                 self.log_scale.clamp_(max=self.max_log_scale)
         return CLIPOutput(
-            self.encode_image(image), self.encode_text(input_ids, attention_mask), self.logit_scale, self.logit_bias
+            self.encode_image(image),
+            self.encode_text(input_ids, attention_mask),
+            self.logit_scale,
+            self.logit_bias.clone(),
         )
 
     def classifier(

@@ -24,14 +24,14 @@ FOCAL = ("nodule", "mass", "consolidation")  # lesions with a place of their own
 PROBABILITY = 0.25  # of each finding, independently
 SIZE_MM = {
     "nodule": (6.0, 30.0),  # diameter
-    "mass": (31.0, 60.0),  # diameter
+    "mass": (38.0, 78.0),  # diameter
     "pleural effusion": (38.0, 110.0),  # height at the wall, from the deepest recess
-    "consolidation": (36.0, 70.0),  # longest diameter
+    "consolidation": (46.0, 96.0),  # longest diameter
     "pneumothorax": (12.0, 42.0),  # gap between the apex of the lung and the chest wall
 }
 HEART_RATIO = (0.55, 0.67)  # cardiothoracic ratio of an enlarged heart; a healthy one ends at 0.505
 # Least log-attenuation at a nodule's middle: small ones are calcified, as those that radiographs show.
-NODULE_CONTRAST = 1.1
+NODULE_CONTRAST = 1.6
 DENSEST_HU = 3000.0  # a small, fully calcified granuloma
 _FINEST_MM = 1.2  # lesions are sampled at least this finely
 _SIDES, _ZONES = ("right", "left"), ("upper", "middle", "lower")
@@ -98,18 +98,18 @@ def _lobulated(dx: Array, dz: Array, radius: float, shape: tuple[float, ...]) ->
 
 
 def _patchy(dx: Array, dz: Array, size: float, shape: tuple[float, ...]) -> Array:
-    """Half thickness of a fluffy opacity: waves of 12-38 mm eat into an ellipse, (rows, columns) mm."""
+    """Half thickness of a fluffy opacity: waves of 14-46 mm eat into an ellipse, (rows, columns) mm."""
     tilt, flat = np.pi * shape[0], 0.6 + 0.35 * shape[1]
     along = (dx * math.cos(tilt) + dz * math.sin(tilt)) / (size / 2)
     across = (dz * math.cos(tilt) - dx * math.sin(tilt)) / (size / 2 * flat)
     ripple = np.zeros_like(dx)
     for turn, phase, pitch in zip(shape[2:23:3], shape[3:24:3], shape[4:24:3], strict=True):
-        wave = 2 * np.pi / (12 + 26 * pitch)
+        wave = 2 * np.pi / (14 + 32 * pitch)
         ripple = ripple + np.sin(
             wave * math.cos(2 * np.pi * turn) * dx + wave * math.sin(2 * np.pi * turn) * dz + (2 * np.pi * phase)
         )
     body = np.maximum(1 - along * along - across * across, 0)
-    return (0.62 * size) * body * np.clip(0.8 + 0.14 * ripple, 0.1, 1.2)
+    return (0.62 * size) * body * np.clip(0.8 + 0.11 * ripple, 0.15, 1.2)
 
 
 def sample_lesions(anatomy: Anatomy, seed: int, index: int) -> tuple[Lesion, ...]:

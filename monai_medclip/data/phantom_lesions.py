@@ -25,7 +25,7 @@ PROBABILITY = 0.25  # of each finding, independently
 SIZE_MM = {
     "nodule": (6.0, 30.0),  # diameter
     "mass": (38.0, 78.0),  # diameter
-    "pleural effusion": (38.0, 110.0),  # height at the wall, from the deepest recess
+    "pleural effusion": (56.0, 130.0),  # height at the wall, from the deepest recess
     "consolidation": (46.0, 96.0),  # longest diameter
     "pneumothorax": (12.0, 42.0),  # gap between the apex of the lung and the chest wall
 }
@@ -126,7 +126,7 @@ def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random
     if finding == "cardiomegaly":
         return Lesion(finding, "", "", 2 * anatomy.thorax_half_width * rng.uniform(*HEART_RATIO))
     low, high = SIZE_MM[finding]
-    size = low + (high - low) * float(rng.random()) ** 0.5  # the smallest are the rarest
+    size = low + (high - low) * float(rng.random()) ** 0.4  # the smallest are the rarest
     side, shape = str(rng.choice(_SIDES)), tuple(rng.random(24).tolist())
     if finding in ("pleural effusion", "pneumothorax"):
         taken = {other.side for other in others if other.finding == "pneumothorax"}

@@ -25,7 +25,7 @@ ZONES = {
     "middle": ("mid lung", "middle lung zone", "mid lung zone", "mid lung field"),
     "lower": ("lower lobe", "lower lung zone", "lung base", "lower lung field"),
 }
-EXTENT = {"pleural effusion": (62.0, 88.0), "pneumothorax": (20.0, 31.0)}  # mm: small below, large above
+EXTENT = {"pleural effusion": (84.0, 108.0), "pneumothorax": (20.0, 31.0)}  # mm: small below, large above
 PRESENT = {
     "nodule": (
         "There is a {size} nodule in the {place}.",

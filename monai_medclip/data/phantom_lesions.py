@@ -31,7 +31,7 @@ SIZE_MM = {
 }
 HEART_RATIO = (0.55, 0.67)  # cardiothoracic ratio of an enlarged heart; a healthy one ends at 0.505
 # Least log-attenuation at a nodule's middle: small ones are calcified, as those that radiographs show.
-NODULE_CONTRAST = 1.6
+NODULE_CONTRAST = 1.8
 DENSEST_HU = 3000.0  # a small, fully calcified granuloma
 _FINEST_MM = 1.2  # lesions are sampled at least this finely
 _SIDES, _ZONES = ("right", "left"), ("upper", "middle", "lower")
@@ -117,22 +117,25 @@ def sample_lesions(anatomy: Anatomy, seed: int, index: int) -> tuple[Lesion, ...
     lesions: list[Lesion] = []
     for finding in ("cardiomegaly", "pneumothorax", "pleural effusion", "consolidation", "mass", "nodule"):
         rng = np.random.default_rng([seed, index, 1 + FINDING_NAMES.index(finding)])
-        if rng.random() < PROBABILITY:
-            lesions.append(_sample(finding, anatomy, lesions, rng))
+        if rng.random() < PROBABILITY and (lesion := _sample(finding, anatomy, lesions, rng)) is not None:
+            lesions.append(lesion)
     return tuple(sorted(lesions, key=lambda lesion: FINDING_NAMES.index(lesion.finding)))
 
 
-def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random.Generator) -> Lesion:
+def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random.Generator) -> Lesion | None:
     if finding == "cardiomegaly":
         return Lesion(finding, "", "", 2 * anatomy.thorax_half_width * rng.uniform(*HEART_RATIO))
     low, high = SIZE_MM[finding]
-    size = low + (high - low) * float(rng.random()) ** 0.4  # the smallest are the rarest
+    size = low + (high - low) * float(rng.random()) ** 0.3  # the smallest are the rarest
     side, shape = str(rng.choice(_SIDES)), tuple(rng.random(24).tolist())
     if finding in ("pleural effusion", "pneumothorax"):
         taken = {other.side for other in others if other.finding == "pneumothorax"}
         side = side if side not in taken else _SIDES[1 - _SIDES.index(side)]
         return Lesion(finding, side, "lower" if finding == "pleural effusion" else "upper", size, shape=shape)
-    side, zone, centre = _place(anatomy, others, size, side, rng)
+    place = _place(anatomy, others, size, side, rng)
+    if place is None:
+        return None
+    side, zone, centre = place
     hu = {"mass": 100.0, "consolidation": 30.0}.get(finding, 40.0)
     if finding == "nodule":
         hu = min(max(hu, hu_of(NODULE_CONTRAST / size + tissue("lung"))), DENSEST_HU)
@@ -141,8 +144,8 @@ def _sample(finding: str, anatomy: Anatomy, others: list[Lesion], rng: np.random
 
 def _place(
     anatomy: Anatomy, others: list[Lesion], size: float, side: str, rng: np.random.Generator
-) -> tuple[str, str, tuple[float, float, float]]:
-    """Side, zone and middle of a lesion that lies in free lung, away from the other lesions."""
+) -> tuple[str, str, tuple[float, float, float]] | None:
+    """Side, zone and middle of a lesion that lies in free lung, away from the other lesions; None if none is free."""
     tries, zone = 96, int(rng.integers(3))
     left = np.full(tries, side == "left")
     zones = np.full(tries, zone)
@@ -156,6 +159,8 @@ def _place(
     free, lungs = _freedom(anatomy, others, x.astype(np.float32), z, size)
     free -= 3 * (lateral - medial < 2 * margin)
     best = int(np.argmax(free > 0.95)) if (free > 0.95).any() else int(np.argmax(free))
+    if free[best] < 0.5:
+        return None
     front, back = float(lungs.front[best, 0]), float(lungs.back[best, 0])
     reach = min(size / 2, 0.45 * (back - front))
     y = front + reach + (back - front - 2 * reach) * float(rng.random()) ** 0.7

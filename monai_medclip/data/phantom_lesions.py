@@ -21,7 +21,8 @@ __all__ = ["FINDING_NAMES", "FOCAL", "SIZE_MM", "Lesion", "sample_lesions"]
 
 FINDING_NAMES = ("nodule", "mass", "pleural effusion", "consolidation", "cardiomegaly", "pneumothorax")
 FOCAL = ("nodule", "mass", "consolidation")  # lesions with a place of their own
-PROBABILITY = 0.25  # of each finding, independently
+# Of each finding, independently. Nodules are the hardest to learn, so they are the most frequent.
+PROBABILITY = dict.fromkeys(FINDING_NAMES, 0.25) | {"nodule": 0.4}
 SIZE_MM = {
     "nodule": (6.0, 30.0),  # diameter
     "mass": (38.0, 78.0),  # diameter
@@ -117,7 +118,7 @@ def sample_lesions(anatomy: Anatomy, seed: int, index: int) -> tuple[Lesion, ...
     lesions: list[Lesion] = []
     for finding in ("cardiomegaly", "pneumothorax", "pleural effusion", "consolidation", "mass", "nodule"):
         rng = np.random.default_rng([seed, index, 1 + FINDING_NAMES.index(finding)])
-        if rng.random() < PROBABILITY and (lesion := _sample(finding, anatomy, lesions, rng)) is not None:
+        if rng.random() < PROBABILITY[finding] and (lesion := _sample(finding, anatomy, lesions, rng)) is not None:
             lesions.append(lesion)
     return tuple(sorted(lesions, key=lambda lesion: FINDING_NAMES.index(lesion.finding)))
 

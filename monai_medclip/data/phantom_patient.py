@@ -15,7 +15,7 @@ from monai_medclip.data.phantom_xray import XRay, render_xray
 
 __all__ = ["PHANTOM_VERSION", "PhantomPatient"]
 
-PHANTOM_VERSION = 4  # raise it when a patient changes: folders of another version are not reused
+PHANTOM_VERSION = 5  # raise it when a patient changes: folders of another version are not reused
 
 
 class PhantomPatient:

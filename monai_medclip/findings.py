@@ -25,54 +25,38 @@ class Finding(NamedTuple):
     negative: tuple[str, ...]
 
 
+_ZONES = (
+    "Right upper lobe",
+    "Left upper lung zone",
+    "Right mid lung zone",
+    "Left mid lung",
+    "Right lower lobe",
+    "Left lung base",
+)
+
+
 def _chest(name: str, *positive: str) -> Finding:
     return Finding(name, positive, (f"No {name}.", f"There is no {name}.", f"No evidence of {name}."))
 
 
+def _in_each_zone(name: str) -> tuple[str, ...]:
+    return tuple(f"{zone} {name}." for zone in _ZONES)
+
+
+# Worded as impressions are, and averaged over sides and zones, so that no place is part of the question.
 PHANTOM_FINDINGS: tuple[Finding, ...] = (
-    _chest(
-        "nodule",
-        "There is a nodule.",
-        "Pulmonary nodule in the lung.",
-        "A small rounded nodule is seen.",
-        "Solitary pulmonary nodule.",
-        "A well-defined nodular opacity.",
-    ),
-    _chest(
-        "mass",
-        "There is a mass.",
-        "Large lung mass.",
-        "A mass is seen in the lung.",
-        "Lung mass with lobulated margins.",
-    ),
+    _chest("nodule", "Pulmonary nodule.", *_in_each_zone("nodule")),
+    _chest("mass", "Lung mass.", *_in_each_zone("mass")),
     _chest(
         "pleural effusion",
-        "There is a pleural effusion.",
-        "Pleural effusion with blunting of the costophrenic angle.",
-        "Layering pleural fluid.",
-        "The costophrenic angle is blunted by an effusion.",
+        "Right pleural effusion.",
+        "Left pleural effusion.",
+        "Right pleural fluid.",
+        "Left pleural fluid.",
     ),
-    _chest(
-        "consolidation",
-        "There is a consolidation.",
-        "Airspace consolidation in the lung.",
-        "Patchy consolidation is seen, suspicious for pneumonia.",
-        "Focal airspace opacity.",
-    ),
-    _chest(
-        "cardiomegaly",
-        "There is cardiomegaly.",
-        "The heart is enlarged.",
-        "Enlarged cardiac silhouette.",
-        "Cardiac enlargement.",
-    ),
-    _chest(
-        "pneumothorax",
-        "There is a pneumothorax.",
-        "Pneumothorax with a visible pleural line.",
-        "Apical pneumothorax is seen.",
-        "The lung is partly collapsed by a pneumothorax.",
-    ),
+    _chest("consolidation", "Consolidation.", *_in_each_zone("consolidation"), *_in_each_zone("pneumonia")),
+    _chest("cardiomegaly", "Cardiomegaly.", "Enlarged heart.", "Cardiac enlargement."),
+    _chest("pneumothorax", "Right pneumothorax.", "Left pneumothorax."),
 )
 
 CHEST_FINDINGS = PHANTOM_FINDINGS

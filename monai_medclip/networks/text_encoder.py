@@ -63,8 +63,20 @@ class TransformersTextEncoder(nn.Module):
         max_length: int = 512,
         dropout: float = 0.1,
         pooling: str = "cls",
+        from_words: bool = False,
     ) -> TransformersTextEncoder:
-        """A small BERT from scratch, for data that fit on a desk."""
+        """A small BERT from scratch, for data that fit on a desk.
+
+        Args:
+            vocab_size: token ids.
+            width: channels; layers, heads: their numbers; the MLPs are four times as wide.
+            max_length: tokens at most.
+            dropout: of hidden states and of attention.
+            pooling: "cls" or "mean".
+            from_words: start with words that differ (standard deviation 1), positions that hardly do, and linear layers
+                that keep their input's size, so that reports start apart. BERT's own 0.02, made for 768 channels,
+                starts them all at nearly one point, which a contrastive loss takes long to leave.
+        """
         config = BertConfig(
             vocab_size=vocab_size,
             hidden_size=width,
@@ -74,8 +86,15 @@ class TransformersTextEncoder(nn.Module):
             max_position_embeddings=max_length,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
+            initializer_range=width**-0.5 if from_words else 0.02,
         )
-        return cls(config, pooling=pooling)
+        encoder = cls(config, pooling=pooling)
+        if from_words:
+            embeddings: Any = encoder.model.embeddings
+            nn.init.normal_(embeddings.word_embeddings.weight, std=1.0)
+            nn.init.normal_(embeddings.position_embeddings.weight, std=0.02)
+            nn.init.zeros_(embeddings.token_type_embeddings.weight)
+        return encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode reports.

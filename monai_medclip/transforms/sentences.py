@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from monai_medclip.transforms.mapped_text import MappedText
+from monai_medclip.transforms.report import SECTION_HEADINGS, split_sections
 
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|mr|mrs|ms|prof|vs|approx|cf|fig|st|resp|e\.g|i\.e|\d{1,2})\.$", re.IGNORECASE
@@ -100,19 +101,16 @@ class _UnitTransform(Randomizable, MapTransform):
     def randomize(self, data: Any = None) -> None:
         """Nothing is drawn ahead: how much depends on the report."""
 
-    def _units(self, report: MappedText) -> list[MappedText]:
-        return [report.cut(start, end) for start, end in _UNITS[self.unit](report.text)]
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its report changed; "text_offsets" still lead to the original."""
         item = dict(data)
         for key in self.key_iterator(item):
-            units = self._units(MappedText.from_item(item, key))
-            self._rearranged(units).into_item(item, key)
+            report = MappedText.from_item(item, key)
+            self._rearranged(report, _UNITS[self.unit](report.text)).into_item(item, key)
         return item
 
-    def _rearranged(self, units: list[MappedText]) -> MappedText:
-        return MappedText.concatenate(units, " ")
+    def _rearranged(self, report: MappedText, spans: list[tuple[int, int]]) -> MappedText:
+        raise NotImplementedError
 
 
 class SampleSentencesd(_UnitTransform):
@@ -125,6 +123,7 @@ class SampleSentencesd(_UnitTransform):
         drop_prob: float = 0.5,
         at_least: int = 1,
         at_most: int | None = None,
+        keep_section: str | None = None,
         unit: str = "sentence",
         allow_missing_keys: bool = False,
     ) -> None:
@@ -135,6 +134,8 @@ class SampleSentencesd(_UnitTransform):
             drop_prob: probability, 0 to 1, with which each sentence is dropped.
             at_least: so many are always kept, if the report has them.
             at_most: no more than so many are kept; ``None`` for no limit.
+            keep_section: a section as `split_sections` names it, such as "impression", whose sentences are never
+                dropped; they count for `at_least` and not for `at_most`. Reports without it are sampled as a whole.
             unit: "sentence" or "clause".
             allow_missing_keys: do not raise when a key is missing.
         """
@@ -143,14 +144,24 @@ class SampleSentencesd(_UnitTransform):
             raise ValueError(
                 f"drop_prob {drop_prob} must lie in 0..1, and 1 <= at_least {at_least} <= at_most {at_most}."
             )
+        if keep_section is not None and keep_section not in SECTION_HEADINGS:
+            raise ValueError(f"keep_section {keep_section!r} is unknown; choose from {list(SECTION_HEADINGS)}.")
         self.drop_prob, self.at_least, self.at_most = drop_prob, at_least, at_most
+        self.keep_section = keep_section
 
-    def _rearranged(self, units: list[MappedText]) -> MappedText:
-        order = self.R.permutation(len(units))  # who is kept first when the number is bounded
-        survivors = int((self.R.random_sample(len(units)) >= self.drop_prob).sum())
-        number = max(self.at_least, min(survivors, self.at_most or len(units)))
-        kept = sorted(order[:number].tolist())
-        return MappedText.concatenate([units[i] for i in kept], " ").stripped(" ,;")
+    def _rearranged(self, report: MappedText, spans: list[tuple[int, int]]) -> MappedText:
+        safe = self._safe(report.text, spans) if self.keep_section else []
+        free = [i for i in range(len(spans)) if i not in safe]
+        order = self.R.permutation(len(free))  # who is kept first when the number is bounded
+        survivors = int((self.R.random_sample(len(free)) >= self.drop_prob).sum())
+        number = max(self.at_least - len(safe), min(survivors, len(free) if self.at_most is None else self.at_most))
+        kept = sorted([*safe, *(free[i] for i in order[:number].tolist())])
+        return MappedText.concatenate([report.cut(*spans[i]) for i in kept], " ").stripped(" ,;")
+
+    def _safe(self, text: str, spans: list[tuple[int, int]]) -> list[int]:
+        """Units that touch the section that is never dropped."""
+        sections = [part for title, part in split_sections(text).items() if title.split()[0] == self.keep_section]
+        return [i for i, (start, end) in enumerate(spans) if any(p.start < end and start < p.end for p in sections)]
 
 
 class ShuffleSentencesd(_UnitTransform):
@@ -177,7 +188,8 @@ class ShuffleSentencesd(_UnitTransform):
         super().__init__(keys, unit, allow_missing_keys)
         self.prob, self.keep_first = prob, keep_first
 
-    def _rearranged(self, units: list[MappedText]) -> MappedText:
+    def _rearranged(self, report: MappedText, spans: list[tuple[int, int]]) -> MappedText:
+        units = [report.cut(start, end) for start, end in spans]
         first = int(self.keep_first)
         order = first + self.R.permutation(max(len(units) - first, 0))
         if self.R.random_sample() < self.prob:

@@ -49,7 +49,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, phantom: Path) -> Path:
     """The output folder of a training run that a user started in a folder of her own."""
     folder = tmp_path_factory.mktemp("user")
-    options = {**TINY_PHANTOM, "dataset_dir": phantom, "max_epochs": 2, "seed": 3, "optimizer__weight_decay": 0.01}
+    options = {**TINY_PHANTOM, "dataset_dir": phantom, "max_epochs": 2, "seed": 3, "weight_decay": 0.01}
     (folder / "printed.txt").write_text(run_as_user(files("train"), folder, **options))
     return folder / "medclip_output"
 

@@ -35,7 +35,11 @@ def test_ten_lines_embed_a_trained_model(
     names: dict[str, Any] = {}
     exec(compile(code, "embed-in-your-pipeline.md", "exec"), names)
     assert [scores.shape for scores in names["scores"].values()] == [(1, 6), (1, 6)]
-    assert (tmp_path / "medclip_output" / "predictions" / "predictions.csv").is_file()
+    findings = names["workflow"].network_def.findings
+    with (tmp_path / "medclip_output" / "predictions" / "predictions.csv").open() as stream:
+        written = {row["id"]: [float(row[finding]) for finding in findings] for row in csv.DictReader(stream)}
+    for item, scores in names["scores"].items():
+        assert scores[0].tolist() == pytest.approx(written[item], abs=1e-4)  # in evaluation mode, no token dropped
 
 
 PAGES = [*sorted((HOW_TO.parent).rglob("*.md")), HOW_TO.parents[1] / "README.md"]

@@ -57,9 +57,9 @@ def test_everything_is_written_to_the_users_folder_and_the_user_is_told(trained:
 def test_the_record_holds_the_resolved_config_versions_seed_and_hashes(trained: Path, phantom: Path) -> None:
     record = json.loads((trained / "run.json").read_text())
     assert record["seed"] == record["config"]["seed"] == 3
-    assert record["config"]["optimizer"]["weight_decay"] == 0.01  # from the command line
+    assert record["resolved"]["optimizer::params::weight_decay"] == 0.01  # from the command line
     assert record["resolved"]["train::trainer::max_epochs"] == 2
-    assert record["resolved"]["optimizer::lr"] == record["config"]["learning_rate"]
+    assert record["resolved"]["optimizer::params::lr"] == record["config"]["learning_rate"]
     assert record["packages"]["monai-medclip"] == __version__
     assert {name: split["items"] for name, split in record["data"].items()} == {"train": 20, "val": 10, "test": 10}
     assert all(len(split["sha256"]) == 64 for split in record["data"].values())
@@ -77,7 +77,7 @@ def test_every_result_says_what_it_may_be_used_for(trained: Path) -> None:
 
 def test_killed_in_mid_epoch_and_resumed_equals_uninterrupted(trained: Path, phantom: Path, tmp_path: Path) -> None:
     (tmp_path / "die.json").write_text(json.dumps(DIE))
-    options = {**TINY_PHANTOM, "dataset_dir": phantom, "max_epochs": 2, "seed": 3, "optimizer__weight_decay": 0.01}
+    options = {**TINY_PHANTOM, "dataset_dir": phantom, "max_epochs": 2, "seed": 3, "weight_decay": 0.01}
     broken = tmp_path / "medclip_output"
     run_as_user([*files("train"), str(tmp_path / "die.json")], tmp_path, expect=-signal.SIGKILL, **options)
     assert len((broken / "history.csv").read_text().splitlines()) == 1 + 1

@@ -33,6 +33,19 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_small_encoder_from_words_starts_with_reports_apart():
+    torch.manual_seed(0)
+    ids = torch.randint(5, 60, (8, 12))
+
+    def similarity(**options):
+        encoder = TransformersTextEncoder.small(60, width=64, pooling="mean", dropout=0.0, max_length=16, **options)
+        with torch.no_grad():
+            made = torch.nn.functional.normalize(encoder(ids, torch.ones_like(ids)), dim=1)
+        return float((made @ made.T).mean())
+
+    assert similarity(from_words=True) < 0.7 < 0.8 < similarity()
+
+
 def test_small_encoder_says_what_it_takes_and_gives(batch):
     encoder = TransformersTextEncoder.small(60, width=32, layers=2, heads=4, max_length=40)
     assert (encoder.width, encoder.vocab_size, encoder.max_length) == (32, 60, 40)

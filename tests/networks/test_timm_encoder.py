@@ -174,8 +174,17 @@ def test_small_vit_attention_is_the_same_fused_or_explicit() -> None:
     torch.testing.assert_close(explicit(image), fused(image), atol=1e-6, rtol=1e-5)
 
 
-def test_small_vit_has_half_a_million_parameters_and_refuses_odd_sizes() -> None:
-    assert sum(p.numel() for p in SmallViT().parameters()) == pytest.approx(0.47e6, rel=0.01)
+def test_small_vit_starts_with_images_apart_and_in_evaluation_ignores_the_batch() -> None:
+    encoder = SmallViT(32, width=64)
+    image = 0.5 + 0.01 * torch.rand(16, 1, 32, 32)  # alike, as radiographs are
+    start = torch.nn.functional.normalize(encoder(image).detach(), dim=1)
+    assert float((start @ start.T).mean()) == pytest.approx(0, abs=0.05)
+    encoder.eval()
+    torch.testing.assert_close(encoder(image)[:1], encoder(image[:1]), atol=1e-5, rtol=1e-4)
+
+
+def test_small_vit_has_four_hundred_thousand_parameters_and_refuses_odd_sizes() -> None:
+    assert sum(p.numel() for p in SmallViT().parameters()) == pytest.approx(0.395e6, rel=0.01)
     with pytest.raises(ValueError, match="multiple of a power-of-two stride"):
         SmallViT(100)
 

@@ -86,6 +86,18 @@ def test_sampling_one_sentence_and_all():
     assert SampleSentencesd("text", drop_prob=1.0)({"text": "Single."})["text"] == "Single."
 
 
+def test_a_kept_section_is_never_dropped():
+    report = "FINDINGS: Heart normal. No effusion. IMPRESSION: Nodule on the right. Follow up."
+    sample = SampleSentencesd("text", drop_prob=0.8, keep_section="impression")
+    sample.set_random_state(0)
+    texts = [sample({"text": report})["text"] for _ in range(400)]
+    assert all(text.endswith("IMPRESSION: Nodule on the right. Follow up.") for text in texts)
+    assert np.mean(["effusion" in text for text in texts]) == pytest.approx(0.2, abs=0.05)
+    nothing_else = SampleSentencesd("text", drop_prob=1.0, keep_section="impression")
+    assert nothing_else({"text": report})["text"] == "IMPRESSION: Nodule on the right. Follow up."
+    assert nothing_else({"text": "Heart normal. No effusion."})["text"] in ("Heart normal.", "No effusion.")
+
+
 def test_same_seed_same_sentences():
     first, second = SampleSentencesd("text"), SampleSentencesd("text")
     first.set_random_state(7)
@@ -109,7 +121,8 @@ def test_criteria_are_reordered_and_none_is_lost():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"drop_prob": 1.5}, {"at_least": 0}, {"at_least": 3, "at_most": 2}, {"unit": "word"}]
+    "wrong",
+    [{"drop_prob": 1.5}, {"at_least": 0}, {"at_least": 3, "at_most": 2}, {"unit": "word"}, {"keep_section": "coda"}],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must lie|choose"):

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from monai_medclip.notice import RESEARCH_USE
+
 __all__ = ["Rejected", "read_rejected", "write_rejected"]
 
-REJECTED_COLUMNS = ("id", "file", "row", "reason", "remedy")
+REJECTED_COLUMNS = ("id", "file", "row", "reason", "remedy", "notice")
 
 
 class Rejected(NamedTuple):
@@ -31,7 +33,7 @@ class Rejected(NamedTuple):
 
 
 def write_rejected(rejected: Iterable[Rejected], path: str | Path) -> Path:
-    """Write refused rows to a CSV with the columns id, file, row, reason, remedy (empty: the reason names it).
+    """Write refused rows to a CSV with the columns id, file, row, reason, remedy (empty: the reason names it), notice.
 
     Args:
         rejected: refused rows; an empty list writes the header alone.
@@ -45,7 +47,7 @@ def write_rejected(rejected: Iterable[Rejected], path: str | Path) -> Path:
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, REJECTED_COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows({**one._asdict(), "row": one.row or ""} for one in rejected)
+        writer.writerows({**one._asdict(), "row": one.row or "", "notice": RESEARCH_USE} for one in rejected)
     return path
 
 

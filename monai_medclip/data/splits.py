@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monai_medclip.data.fingerprints import Fingerprint, fingerprint_files, near_duplicates, sha256_of_path
+from monai_medclip.notice import RESEARCH_USE
 
 __all__ = [
     "Leak",
@@ -195,7 +196,7 @@ def write_split_manifest(items: Sequence[Item], path: str | Path) -> Path:
         of_side = [row for row in rows if row.split == side]
         counts[side] = {"items": len(of_side), "patients": len({row.patient_id for row in of_side})}
     content = {
-        "note": "Research use only, not a medical device.",
+        "note": RESEARCH_USE,
         "counts": counts,
         "columns": SplitRow._fields,
         "rows": rows,

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESEARCH_USE", "atomic_write", "write_csv", "write_json"]
+from monai_medclip.notice import RESEARCH_USE
 
-RESEARCH_USE = "Research use only, not a medical device"
+__all__ = ["RESEARCH_USE", "atomic_write", "write_csv", "write_json"]
 
 
 @contextmanager

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_medclip.networks.zero_shot import ZeroShotClassifier
+from monai_medclip.notice import RESEARCH_USE
 
 __all__ = ["export_classifier"]
-
-USE = "Research use only, not a medical device"
 
 
 class _ImageToLogits(nn.Module):
@@ -94,7 +93,7 @@ def _metadata(classifier: ZeroShotClassifier) -> dict[str, str]:
         "mean": encoder.mean,
         "std": encoder.std,
     }
-    return {"intended_use": USE, **{key: json.dumps(value) for key, value in values.items()}}
+    return {"intended_use": RESEARCH_USE, **{key: json.dumps(value) for key, value in values.items()}}
 
 
 def _write_torchscript(network: nn.Module, path: Path, example: Tensor, metadata: dict[str, str]) -> None:

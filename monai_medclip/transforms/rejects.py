@@ -13,6 +13,8 @@ from monai.data import CacheDataset
 from monai.transforms import Compose
 from tqdm import tqdm
 
+from monai_medclip.notice import RESEARCH_USE
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +64,7 @@ def item_name(item: Mapping[Any, Any]) -> str:
 
 
 def write_rejected(rejections: Sequence[Rejection], path: str | Path) -> None:
-    """Append to rejected.csv (columns id, file, row, reason, remedy), leaving out lines that it already has."""
+    """Append to rejected.csv (columns id, file, row, reason, remedy, notice), leaving out lines that it already has."""
     path = Path(path)
     known: set[tuple[str, ...]] = set()
     if path.is_file():
@@ -72,8 +74,9 @@ def write_rejected(rejections: Sequence[Rejection], path: str | Path) -> None:
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if not known:
-            writer.writerow(Rejection._fields)
-        writer.writerows(rejection for rejection in rejections if tuple(rejection) not in known)
+            writer.writerow((*Rejection._fields, "notice"))
+        lines = [(*rejection, RESEARCH_USE) for rejection in rejections]
+        writer.writerows(line for line in lines if line not in known)
 
 
 class CheckedDataset(CacheDataset):

@@ -35,11 +35,11 @@ def test_a_patient_is_the_same_whoever_asks():
     assert PhantomPatient(4, 17).anatomy != one.anatomy
 
 
-def test_findings_are_independent_and_a_quarter_each():
+def test_findings_are_independent_and_a_quarter_each_but_nodules():
     table = np.asarray(
         [[any(x.finding == f for x in PhantomPatient(1, k).findings) for f in FINDING_NAMES] for k in range(400)], float
     )
-    assert np.abs(table.mean(axis=0) - 0.25).max() < 0.08
+    assert table.mean(axis=0) == pytest.approx([0.4, 0.25, 0.25, 0.25, 0.25, 0.25], abs=0.08)
     off = np.corrcoef(table.T) - np.eye(6)
     assert np.abs(off).max() < 0.18
 
@@ -119,11 +119,16 @@ def test_sizes_stay_within_their_stated_range(finding):
 
 
 def test_a_nodules_mask_measures_its_stated_diameter():
-    for patient in _patients("nodule", 8):
+    measured, stated = [], []
+    for patient in _patients("nodule", 12):
         xray = patient.xray(384)
-        diameter = 2 * np.sqrt(xray.masks["nodule"].sum() / np.pi) * xray.spacing_mm
-        stated = _lesion(patient, "nodule").size_mm
-        assert diameter == pytest.approx(stated, rel=0.12, abs=1.0)
+        measured.append(2 * np.sqrt(xray.masks["nodule"].sum() / np.pi) * xray.spacing_mm)
+        stated.append(_lesion(patient, "nodule").size_mm)
+    close = [one == pytest.approx(size, rel=0.12, abs=1.0) for one, size in zip(measured, stated, strict=True)]
+    assert sum(close) >= 10
+    assert all(
+        one < 1.12 * size + 1 for one, size in zip(measured, stated, strict=True)
+    )  # heart or diaphragm may hide some
 
 
 def test_an_enlarged_heart_exceeds_half_the_chest_and_a_healthy_one_does_not():

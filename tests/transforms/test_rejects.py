@@ -152,4 +152,6 @@ def test_both_lists_of_what_was_rejected_have_the_same_columns(tmp_path, items):
     listing = write_rows([Rejected("manifest.csv", 7, "the text is empty.")], tmp_path / "rejected.csv")
     CheckedDataset(items, pipeline(), on_error="skip", rejected_csv=listing, progress=False)
     found = read_rejected(listing)
+    with listing.open(newline="") as stream:
+        assert all(row["notice"].startswith("Research use only") for row in csv.DictReader(stream))
     assert [(one.row, one.id) for one in found] == [(7, ""), (0, "c"), (0, "d"), (0, "e")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -109,8 +110,9 @@ class _UnitTransform(Randomizable, MapTransform):
             self._rearranged(report, _UNITS[self.unit](report.text)).into_item(item, key)
         return item
 
+    @abstractmethod
     def _rearranged(self, report: MappedText, spans: list[tuple[int, int]]) -> MappedText:
-        raise NotImplementedError
+        """The report made anew of its units, whose (start, end) are `spans`."""
 
 
 class SampleSentencesd(_UnitTransform):

@@ -34,6 +34,7 @@ def partition(
     near_duplicate_bits: int | None = 40,
     on_leak: str = "raise",
     cache: str | Path | None = None,
+    workers: int = 1,
 ) -> Partition:
     """Sort items by ``item["split"]`` and refuse what leaks between the sides.
 
@@ -45,6 +46,8 @@ def partition(
         near_duplicate_bits: see `monai_medclip.data.check_splits`; None compares patients and identical files only.
         on_leak: ``"raise"`` names the leaking items in an error; ``"drop"`` leaves the item on the training side
             out (the validation item, where validation and test share one) and lists it in ``leaks.csv``.
+        cache: see `monai_medclip.data.fingerprint_files`.
+        workers: threads that read the images for it.
 
     Returns:
         The sides, in the order of the items.
@@ -63,7 +66,7 @@ def partition(
             f"{strangers[0].get('id')}: its split is {strangers[0].get('split')!r} ({len(strangers)} items are like "
             "it). Name train, val or test in the manifest's split column, or give the parts of a split by patient."
         )
-    leaks = find_leaks(items, near_duplicate_bits=near_duplicate_bits, cache=cache)
+    leaks = find_leaks(items, near_duplicate_bits=near_duplicate_bits, cache=cache, workers=workers)
     if on_leak == "raise" or any(leak.rule == "patient" for leak in leaks):
         _refuse(leaks)
     dropped = {_lesser(leak.first, leak.first_split, leak.second, leak.second_split): str(leak) for leak in leaks}

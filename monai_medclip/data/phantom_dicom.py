@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
@@ -115,6 +116,7 @@ def _from_template(template: bytes, who: _Who, sop_uid: str) -> FileDataset:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = _IMPLEMENTATION
     dataset = FileDataset("phantom", shared, file_meta=meta, preamble=b"\0" * 128)
+    dataset.set_original_encoding(False, True, convert_encodings(shared.SpecificCharacterSet))
     if int(pydicom.__version__.split(".")[0]) < 3:  # pydicom 3 reads both from the transfer syntax
         dataset.is_little_endian, dataset.is_implicit_VR = True, False
     dataset.SOPInstanceUID = sop_uid
@@ -127,7 +129,7 @@ def _from_template(template: bytes, who: _Who, sop_uid: str) -> FileDataset:
 
 def _set_pixels(dataset: Dataset, pixels: NDArray[np.uint16]) -> None:
     dataset.Rows, dataset.Columns = pixels.shape
-    dataset.PixelData = pixels.astype("<u2").tobytes()
+    dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
 
 
 def _code(value: str, scheme: str, meaning: str) -> Sequence:

@@ -127,7 +127,7 @@ def check_splits(
 
 
 def find_leaks(
-    items: Sequence[Item], *, near_duplicate_bits: int | None = 40, cache: str | Path | None = None
+    items: Sequence[Item], *, near_duplicate_bits: int | None = 40, cache: str | Path | None = None, workers: int = 1
 ) -> list[Leak]:
     """The leaks that `check_splits` would raise on, one per pair of items (per patient and pair of splits)."""
     leaks = _shared_patients(items)
@@ -137,7 +137,7 @@ def find_leaks(
     paths = [str(item["image"]) for item in pictured]
     if near_duplicate_bits is None:
         return leaks + _identical(pictured, [sha256_of_path(path) for path in paths])
-    prints = fingerprint_files(paths, cache=cache)
+    prints = fingerprint_files(paths, cache=cache, workers=workers)
     leaks += _identical(pictured, [one.pixels for one in prints])
     known = {(leak.first, leak.second) for leak in leaks}
     alike = _alike(pictured, prints, near_duplicate_bits)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from monai_medclip.networks.image_encoder import network_input, per_axis, per_channel
 from monai_medclip.networks.pooled_only import cls_only_forward, reads_cls_only
-from monai_medclip.networks.timm_encoder import TimmViTAccess, explicit_attention
+from monai_medclip.networks.timm_encoder import TimmViTAccess
 
 __all__ = ["ConvStem", "SmallViT"]
 
@@ -93,7 +93,6 @@ class SmallViT(nn.Module, TimmViTAccess):
         mlp_ratio: hidden width of each block's MLP over ``width``.
         stride: pixels per token along each axis, a power of two.
         patch_drop: fraction of patch tokens dropped at random in training, in [0, 1); none in evaluation.
-        fused_attention: False computes softmax(q k^T) v step by step instead of in one kernel.
     """
 
     def __init__(
@@ -108,7 +107,6 @@ class SmallViT(nn.Module, TimmViTAccess):
         mlp_ratio: float = 2.0,
         stride: int = 8,
         patch_drop: float = 0.25,
-        fused_attention: bool = True,
     ) -> None:
         """Build timm's VisionTransformer around the stem."""
         super().__init__()
@@ -135,8 +133,6 @@ class SmallViT(nn.Module, TimmViTAccess):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
         self.trunk.fc_norm = _Standardized(width)
         self.grid_size = self.trunk.patch_embed.grid_size
-        if not fused_attention:
-            explicit_attention(self.trunk)
 
     def forward(self, image: Tensor) -> Tensor:
         """Pooled features (B, width) of images (B, C, *spatial)."""

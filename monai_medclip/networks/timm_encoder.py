@@ -170,13 +170,6 @@ class TimmImageEncoder(nn.Module, TimmViTAccess):
         return self.trunk.forward_head(features, pre_logits=True)
 
 
-def explicit_attention(network: Any) -> None:
-    """Let timm's attention layers compute softmax(q k^T) v step by step: faster on CPUs for few, narrow tokens."""
-    for module in network.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
-
-
 def _resize(trunk: Any, image_size: tuple[int, ...]) -> None:
     """Take another image size; convolutional networks take any."""
     if hasattr(trunk, "set_input_size"):

@@ -2,6 +2,7 @@
 
 from monai_medclip.networks.attention import QKV, AttentionAccess, attend, has_attention
 from monai_medclip.networks.checkpoints import load_state_dict, load_weights
+from monai_medclip.networks.classifier import Classifier, ProbeClassifier
 from monai_medclip.networks.clip import CLIP
 from monai_medclip.networks.export import export_classifier
 from monai_medclip.networks.features import PrecomputedFeatures
@@ -23,11 +24,13 @@ __all__ = [
     "PROMPT_RULES",
     "QKV",
     "AttentionAccess",
+    "Classifier",
     "ImageEncoder",
     "MonaiImageEncoder",
     "OpenClipImageEncoder",
     "OpenClipTextEncoder",
     "PrecomputedFeatures",
+    "ProbeClassifier",
     "SmallCNN",
     "SmallViT",
     "TimmImageEncoder",

@@ -62,6 +62,11 @@ class AttentionStage(Protocol):
 
     prefix_tokens: int  # how many of the keys come before the first patch: CLS and registers
 
+    @property
+    def entrance(self) -> nn.Module:
+        """The module that the library's own forward pass calls with the entering tokens as first argument."""
+        ...
+
     def qkv(self, tokens: Tensor) -> QKV:
         """Queries, keys and values of this stage for the tokens that enter it (B, N, D)."""
         ...
@@ -105,6 +110,23 @@ class AttentionAccess(Protocol):
         """Queries, keys and values per head of a block."""
         ...
 
+    def leave(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
+        """Tokens that leave a block, from its heads' output; token by token, so both may be cut to the same tokens."""
+        ...
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Pooled features (B, width) of the tokens that leave the last block."""
+        ...
+
+    @property
+    def pools_first_token(self) -> bool:
+        """Whether `pool` reads nothing but the first token, so that the last block's others need not be computed."""
+        ...
+
+    def entrance(self, block: int) -> nn.Module:
+        """The module whose first argument, in the encoder's own forward pass, is the tokens that enter a block."""
+        ...
+
     def finish(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
         """The rest of the forward pass from a block's heads' output (B, Nq, D) to the pooled features (B, width)."""
         ...
@@ -118,7 +140,8 @@ class StagedAttention:
     """Attention access for an encoder that can name its stages; mixed into the image encoders.
 
     The encoder gives ``_stages()`` (nothing is stored or hooked: they are views of its own blocks), ``_embed`` from
-    image to the first stage's tokens, ``_pool`` from the last stage's tokens to (B, width), and ``grid_size``.
+    image to the first stage's tokens, ``_pool`` from the last stage's tokens to (B, width), ``_pools_first_token``,
+    and ``grid_size``.
     """
 
     grid_size: tuple[int, ...] = ()
@@ -131,6 +154,9 @@ class StagedAttention:
 
     def _pool(self, tokens: Tensor) -> Tensor:
         raise TypeError(self._no_attention())
+
+    def _pools_first_token(self) -> bool:
+        return False
 
     def _no_attention(self) -> str:
         return f"{type(self).__name__} holds a network without attention: explain it through its feature map instead."
@@ -170,9 +196,29 @@ class StagedAttention:
         """Queries (B, H, Nq, dh), keys and values (B, H, N, dh) of a block for the tokens that enter it."""
         return self._stage(block).qkv(tokens)
 
+    def leave(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
+        """Tokens (B, Nq, D) that leave a block, from its heads' output (B, Nq, D) and the tokens that entered it.
+
+        Computed token by token: where only some tokens matter, cut both to the same ones.
+        """
+        return self._stage(block).finish(tokens, context)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Pooled features (B, width) of the tokens (B, Nq, D) that leave the last block."""
+        return self._pool(tokens)
+
+    @property
+    def pools_first_token(self) -> bool:
+        """Whether the pooled features depend on the first token alone of those that leave the last block."""
+        return self._pools_first_token()
+
+    def entrance(self, block: int) -> nn.Module:
+        """The module that gets a block's entering tokens as first argument when the library runs the network."""
+        return self._stage(block).entrance
+
     def finish(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
         """From a block's heads' output (B, Nq, D) before the output projection to pooled features (B, width)."""
-        tokens = self._stage(block).finish(tokens, context)
+        tokens = self.leave(tokens, context, block)
         for stage in self._stages()[block % self.num_blocks + 1 :]:
             tokens = stage.forward(tokens)
         return self._pool(tokens)

@@ -129,7 +129,11 @@ class CLIP(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         """Unit embeddings (B, E), float32, of images (B, C, *spatial), or of features (B, D) for such an encoder."""
         image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        return F.normalize(self.image_projection(self.image_encoder(image)).float(), dim=-1)
+        return self.embed_features(self.image_encoder(image))
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Unit embeddings (B, E), float32, of the image encoder's pooled features (B, width)."""
+        return F.normalize(self.image_projection(features).float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit embeddings (B, E), float32, of tokenized texts (B, N); the mask is 1 for tokens and 0 for padding."""

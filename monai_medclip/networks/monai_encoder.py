@@ -27,6 +27,10 @@ class _BlockStage:
         self.block = block
         self.prefix_tokens = prefix_tokens
 
+    @property
+    def entrance(self) -> nn.Module:
+        return self.block
+
     def qkv(self, tokens: Tensor) -> QKV:
         attention = self.block.attn
         return QKV(*(split_heads(x, attention.num_heads) for x in attention.qkv(self.block.norm1(tokens)).chunk(3, -1)))
@@ -129,6 +133,9 @@ class MonaiImageEncoder(nn.Module, StagedAttention):
         if not hasattr(self.trunk, "cls_token"):
             return tokens
         return torch.cat((self.trunk.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
+
+    def _pools_first_token(self) -> bool:
+        return hasattr(self.trunk, "cls_token")
 
     def _pool(self, tokens: Tensor) -> Tensor:
         tokens = self.trunk.norm(tokens)

@@ -29,6 +29,10 @@ class _BlockStage:
     def __init__(self, block: ResidualAttentionBlock) -> None:
         self.block = block
 
+    @property
+    def entrance(self) -> nn.Module:
+        return self.block
+
     def qkv(self, tokens: Tensor) -> QKV:
         normalized = self.block.ln_1(tokens)
         return multihead_qkv(self.block.attn, normalized, normalized)
@@ -49,6 +53,10 @@ class _PoolStage:
 
     def __init__(self, pool: AttentionalPooler) -> None:
         self.pool = pool
+
+    @property
+    def entrance(self) -> nn.Module:
+        return self.pool
 
     def qkv(self, tokens: Tensor) -> QKV:
         queries = self.pool.ln_q(self.pool.query).unsqueeze(0).expand(len(tokens), -1, -1)
@@ -142,6 +150,9 @@ class OpenClipImageEncoder(nn.Module, TimmViTAccess):
         if isinstance(self.tower, TimmModel):
             return super()._embed(image)
         return self.tower._embeds(network_input(image, self.in_channels))
+
+    def _pools_first_token(self) -> bool:
+        return super()._pools_first_token() if isinstance(self.tower, TimmModel) else self.tower.pool_type == "tok"
 
     def _pool(self, tokens: Tensor) -> Tensor:
         tower = self.tower

@@ -28,6 +28,10 @@ class _BlockStage:
         self.block = block
         self.prefix_tokens = prefix_tokens
 
+    @property
+    def entrance(self) -> nn.Module:
+        return self.block
+
     def qkv(self, tokens: Tensor) -> QKV:
         attention = self.block.attn
         q, k, v = (
@@ -55,6 +59,10 @@ class _PoolStage:
         self.pool: AttentionPoolLatent = trunk.attn_pool
         self.dropped = 0 if trunk.pool_include_prefix else trunk.num_prefix_tokens
         self.prefix_tokens = trunk.num_prefix_tokens - self.dropped
+
+    @property
+    def entrance(self) -> nn.Module:
+        return self.norm
 
     def qkv(self, tokens: Tensor) -> QKV:
         pool = self.pool
@@ -94,6 +102,10 @@ class TimmViTAccess(StagedAttention):
         trunk = self.trunk
         tokens = trunk._pos_embed(trunk.patch_embed(network_input(image, trunk.in_chans)))
         return trunk.norm_pre(trunk.patch_drop(tokens))
+
+    def _pools_first_token(self) -> bool:
+        pool = self.trunk.attn_pool
+        return self.trunk.global_pool == "token" if pool is None else pool.pool == "token"
 
     def _pool(self, tokens: Tensor) -> Tensor:
         trunk = self.trunk

@@ -35,6 +35,10 @@ class _BlockStage:
         projections = [getattr(self.attention, name, None) for name in ("q_proj", "k_proj", "v_proj")]
         return None not in (self.norm1, self.norm2, _first(self.attention, "o_proj", "out_proj"), *projections)
 
+    @property
+    def entrance(self) -> nn.Module:
+        return self.layer
+
     def qkv(self, tokens: Tensor) -> QKV:
         attention, normalized = self.attention, self.norm1(tokens)
         heads = getattr(attention, "num_attention_heads", None) or attention.num_heads
@@ -58,6 +62,10 @@ class _PoolStage:
     def __init__(self, norm: nn.Module, head: Any) -> None:
         self.norm = norm
         self.head = head
+
+    @property
+    def entrance(self) -> nn.Module:
+        return self.norm
 
     def qkv(self, tokens: Tensor) -> QKV:
         return multihead_qkv(self.head.attention, self.head.probe.expand(len(tokens), -1, -1), self.norm(tokens))
@@ -138,6 +146,9 @@ class TransformersImageEncoder(nn.Module, StagedAttention):
         tokens = self.model.embeddings(network_input(image, self.in_channels), **options)
         norm = getattr(self.model, "pre_layrnorm", None)  # spelled so in transformers
         return tokens if norm is None else norm(tokens)
+
+    def _pools_first_token(self) -> bool:
+        return True
 
     def _pool(self, tokens: Tensor) -> Tensor:
         if getattr(self.model, "head", None) is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_medclip.findings import NORMAL_PROMPTS, Finding, findings_named
+from monai_medclip.networks.image_encoder import ImageEncoder
 from monai_medclip.outputs import TokenBatch
 
 if TYPE_CHECKING:
@@ -155,6 +156,11 @@ class ZeroShotClassifier(nn.Module):
         directions = torch.zeros(len(self.findings), clip.embed_dim, device=clip.log_scale.device)
         self.register_buffer("directions", directions)
 
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """The CLIP's image side."""
+        return self.clip.image_encoder
+
     def set_rule(self, rule: str) -> None:
         """Ask by another prompt rule from now on."""
         if rule not in PROMPT_RULES:
@@ -181,10 +187,19 @@ class ZeroShotClassifier(nn.Module):
         """
         return self.score(self.clip.encode_image(image))
 
+    def score_features(self, features: Tensor) -> Tensor:
+        """Logits (B, F) of the image encoder's pooled features (B, width)."""
+        return self.score(self.clip.embed_features(features))
+
     def score(self, embedding: Tensor) -> Tensor:
         """Logits (B, F) of unit image embeddings (B, E)."""
         logits = self.clip.logit_scale * embedding @ self.refresh().T  # (B, F)
         return logits + self.clip.logit_bias if self.rule in ("positive", "name") else logits
+
+    def as_cosine(self, logits: Tensor) -> Tensor:
+        """The cosines (or differences of cosines) that `score` scaled and shifted into these logits (B, F)."""
+        shift = self.clip.logit_bias if self.rule in ("positive", "name") else 0.0
+        return (logits - shift) / self.clip.logit_scale
 
 
 def _fingerprint(clip: CLIP) -> tuple[tuple[int, int], ...]:

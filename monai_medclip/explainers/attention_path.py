@@ -1,0 +1,155 @@
+"""One walk through the last attention stages: what enters, q, k, v, attention, and the score's gradient there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monai_medclip.explainers.base import Explainer, gradients
+from monai_medclip.networks import QKV, AttentionAccess, Classifier, attend, has_attention
+
+__all__ = ["AttentionExplainer", "Stage", "Walk"]
+
+
+class Stage(NamedTuple):
+    """One attention stage of a walk; Nq queries, one if only the pooled token matters."""
+
+    qkv: QKV  # q (B, H, Nq, dh), k and v (B, H, N, dh)
+    attention: Tensor  # (B, H, Nq, N), rows sum to 1
+    context: Tensor  # (B, Nq, D): the heads' output o, before the output projection
+    prefix_tokens: int  # of the N keys, how many are no patches
+    own_queries: bool  # a pooling attention, whose queries are learned and are none of the N tokens
+
+
+class Walk(NamedTuple):
+    """The path from the tokens that enter a block to the scores."""
+
+    tokens: Tensor  # (B, N, D) entering the first of the stages
+    stages: list[Stage]  # first to last
+    scores: Tensor  # (B, F)
+    logits: Tensor  # (B, F)
+
+
+class AttentionExplainer(Explainer):
+    """Base of the methods that read attention: they need an encoder with attention access.
+
+    Args:
+        blocks: how many of the last attention stages are read, a pooling attention included; None for all.
+        target, verify: see `Explainer`.
+    """
+
+    def __init__(self, *, blocks: int | None = 1, target: str = "logit", verify: bool = False) -> None:
+        """See the class."""
+        super().__init__(target=target, verify=verify)
+        if blocks is not None and blocks < 1:
+            raise ValueError(f"blocks={blocks}: at least the last attention stage must be read.")
+        self.blocks = blocks
+
+    def _check(self, classifier: Classifier) -> None:
+        encoder = self._encoder(classifier)
+        if not has_attention(encoder):
+            raise TypeError(
+                f"{self.name} reads attention, and {type(encoder).__name__} has none (or gives no access to it). "
+                "Use GradCAM, or a method that looks at the input alone (RISE, Occlusion, IntegratedGradients)."
+            )
+        if self.blocks is not None and self.blocks > encoder.num_blocks:
+            raise TypeError(f"blocks={self.blocks}, but {type(encoder).__name__} has {encoder.num_blocks} of them.")
+
+    def walk(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> Walk:
+        """From the image to the scores, with a graph from the entering tokens on."""
+        encoder = classifier.image_encoder
+        first = 0 if self.blocks is None else encoder.num_blocks - self.blocks
+        own: Tensor | None = None
+        with torch.no_grad():
+            if self._must_verify(classifier):
+                tokens, own = _tokens_of_own_pass(classifier, image, context, first)
+            else:
+                tokens = encoder.tokens_entering(image, first)
+        walk = self._from_tokens(classifier, tokens.detach().requires_grad_(), first, context)
+        if own is not None:
+            self._compare(classifier, walk.logits, own)
+        return walk
+
+    def _from_tokens(self, classifier: Any, tokens: Tensor, first: int, context: dict[str, Tensor]) -> Walk:
+        encoder = classifier.image_encoder
+        stages: list[Stage] = []
+        entering = tokens
+        for block in range(first, encoder.num_blocks):
+            stage = self._stage(encoder, entering, block)
+            stages.append(stage)
+            entering = encoder.leave(entering[:, : stage.context.shape[1]], stage.context, block)
+        logits = classifier.score_features(encoder.pool(entering), **context)
+        return Walk(tokens, stages, self._scores(classifier, logits), logits)
+
+    def _stage(self, encoder: AttentionAccess, entering: Tensor, block: int) -> Stage:
+        qkv = self._qkv(encoder, entering, block)
+        own_queries = qkv.q.shape[2] != entering.shape[1]
+        if block == encoder.num_blocks - 1 and encoder.pools_first_token:  # nothing else is read
+            qkv = qkv._replace(q=qkv.q[:, :, :1])
+        attention, context = attend(qkv)
+        return Stage(qkv, attention, context, encoder.prefix_tokens(block), own_queries)
+
+    def _qkv(self, encoder: AttentionAccess, entering: Tensor, block: int) -> QKV:
+        return encoder.qkv(entering, block)
+
+    def _to_grid(self, classifier: Any, values: Tensor) -> Tensor:
+        """Values per patch (B, F, P) -> (B, F, *grid)."""
+        return on_grid(classifier.image_encoder, values)
+
+
+def on_grid(encoder: AttentionAccess, values: Tensor) -> Tensor:
+    """Values per patch (B, F, P) -> (B, F, *grid)."""
+    laid = encoder.to_grid(values.flatten(0, 1))  # (B F, 1, *grid)
+    return laid.reshape(*values.shape[:2], *laid.shape[2:])
+
+
+def context_gradients(walk: Walk) -> list[Tensor]:
+    """dS/do of every stage: (B, F, Nq, D) each."""
+    return gradients(walk.scores, [stage.context for stage in walk.stages])
+
+
+def value_weights(stage: Stage, gradient: Tensor) -> Tensor:
+    """sum_c w_c v_ic for every patch: (B, F, P), before any ReLU.
+
+    w is the gradient (B, F, Nq, D) at the heads' output, summed over the queries: the pooled token alone with a CLS
+    token or a pooling attention, all tokens without one.
+    """
+    weights = gradient.sum(dim=2).unflatten(-1, (stage.qkv.v.shape[1], -1))  # (B, F, H, dh)
+    values = stage.qkv.v[:, :, stage.prefix_tokens :]  # (B, H, P, dh)
+    return torch.einsum("bfhc,bhpc->bfp", weights, values)
+
+
+def attention_gradients(stage: Stage, gradient: Tensor) -> Tensor:
+    """G = dS/dA (B, F, H, Nq, N), from the gradient (B, F, Nq, D) at the heads' output: o = A v, so G = dS/do v^T."""
+    per_head = gradient.unflatten(-1, (stage.qkv.v.shape[1], -1))  # (B, F, Nq, H, dh)
+    return torch.einsum("bfqhc,bhnc->bfhqn", per_head, stage.qkv.v)
+
+
+@contextmanager
+def _watching(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The first argument of every call of a module, while the context lasts."""
+    seen: list[Tensor] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(args[0] if args else next(iter(kwargs.values())))
+
+    handle = module.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _tokens_of_own_pass(
+    classifier: Any, image: Tensor, context: dict[str, Tensor], block: int
+) -> tuple[Tensor, Tensor]:
+    """The model's own forward pass, once: the tokens that entered a block, and its logits."""
+    with _watching(classifier.image_encoder.entrance(block)) as seen:
+        logits = classifier(image, **context)
+    if len(seen) != 1:
+        raise RuntimeError(f"the entrance of block {block} was passed {len(seen)} times in one forward pass, not once.")
+    return seen[0], logits

@@ -1,0 +1,60 @@
+"""Grad-CAM for convolutional networks, in 2D and 3D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from monai_medclip.explainers.base import Explainer, gradients
+from monai_medclip.networks import Classifier, has_attention
+
+__all__ = ["GradCAM"]
+
+
+class GradCAM(Explainer):
+    """ReLU(sum_c w_c F_c) of the last feature map F, w_c = mean over positions of dS/dF_c.
+
+    MONAI's GradCAM hooks a layer by name and runs the whole network forward and backward once per class; here all
+    findings share one forward pass, and only the head is differentiated.
+
+    Args:
+        target, verify: see `Explainer`.
+
+    References:
+        Selvaraju et al., Grad-CAM, ICCV 2017, Eq. 1-2.
+    """
+
+    name = "Grad-CAM"
+
+    def _check(self, classifier: Classifier) -> None:
+        encoder = self._encoder(classifier)
+        if has_attention(encoder):
+            raise TypeError(
+                f"{self.name} needs a convolutional feature map, and {type(encoder).__name__} holds a transformer. Use "
+                "TokenGradCAM or AttentionGradCAM."
+            )
+        if not hasattr(encoder, "feature_map"):
+            raise TypeError(
+                f"{type(encoder).__name__} gives no feature map. Use RISE, Occlusion or IntegratedGradients."
+            )
+
+    def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        encoder = classifier.image_encoder
+        with torch.no_grad():
+            features = encoder.feature_map(image)
+        if features.ndim != image.ndim:
+            raise TypeError(
+                f"{type(encoder).__name__}'s last features {tuple(features.shape)} are no map (B, C, *grid)."
+            )
+        features = features.detach().requires_grad_()
+        logits = classifier.score_features(encoder.pool_features(features), **context)
+        if self._must_verify(classifier):
+            with torch.no_grad():
+                self._compare(classifier, logits, classifier(image, **context))
+        scores = self._scores(classifier, logits)
+        (gradient,) = gradients(scores, [features])  # (B, F, C, *grid)
+        weights = gradient.flatten(3).mean(dim=-1)  # (B, F, C)
+        return F.relu(torch.einsum("bfc,bc...->bf...", weights, features)), scores

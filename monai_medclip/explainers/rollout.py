@@ -1,0 +1,50 @@
+"""Attention rollout: where attention flows, whatever is asked. A baseline: it cannot tell one finding from another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from monai_medclip.explainers.attention_path import AttentionExplainer, on_grid
+
+__all__ = ["AttentionRollout"]
+
+
+class AttentionRollout(AttentionExplainer):
+    """Rows of the product of (A + I) / 2 over the blocks, A averaged over heads; the same map for every finding.
+
+    Args:
+        blocks: how many of the last attention stages; None for all.
+        target, verify: see `Explainer`.
+
+    References:
+        Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, Eq. 1.
+    """
+
+    name = "attention rollout"
+
+    def __init__(self, *, blocks: int | None = None, target: str = "logit", verify: bool = False) -> None:
+        """See the class."""
+        super().__init__(blocks=blocks, target=target, verify=verify)
+
+    def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            walk = self.walk(classifier, image, context)
+            row: Tensor | None = None  # (B, N)
+            for stage in reversed(walk.stages):
+                attention = stage.attention.mean(dim=1)  # (B, Nq, N)
+                if stage.own_queries:
+                    row = attention.mean(dim=1)
+                    continue
+                tokens = attention.shape[-1]
+                if row is None:
+                    row = attention.new_zeros(len(attention), tokens)
+                    row[:, : 1 if attention.shape[1] == 1 else None] = 1 / attention.shape[1]
+                row = F.pad(row, (tokens - row.shape[-1], 0))
+                row = 0.5 * (row + torch.einsum("bq,bqn->bn", row[:, : attention.shape[1]], attention))
+            assert row is not None
+            maps = row[:, None, walk.stages[0].prefix_tokens :].expand(-1, walk.scores.shape[1], -1)
+            return on_grid(classifier.image_encoder, maps.contiguous()), walk.scores

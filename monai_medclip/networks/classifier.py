@@ -1,0 +1,91 @@
+"""What every classifier is, and a probe on top of a CLIP: the shape that evaluators, exporters and explainers take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from monai_medclip.networks.clip import CLIP
+from monai_medclip.networks.image_encoder import ImageEncoder
+
+__all__ = ["Classifier", "ProbeClassifier"]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Image -> one logit per finding, with its image encoder in reach.
+
+    ``score_features(image_encoder(image), **context)`` equals ``classifier(image, **context)``: an explainer can leave
+    the encoder at any layer and come back to the very score.
+    """
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Names of the F logits."""
+        ...
+
+    @property
+    def context_keys(self) -> tuple[str, ...]:
+        """Names of the further inputs, batch-aligned tensors that explainers hold fixed."""
+        ...
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """The network that looks at the image."""
+        ...
+
+    def __call__(self, image: Tensor, **context: Tensor) -> Tensor:
+        """Logits (B, F) of images (B, C, *spatial)."""
+        ...
+
+    def score_features(self, features: Tensor, **context: Tensor) -> Tensor:
+        """Logits (B, F) of the encoder's pooled features (B, width)."""
+        ...
+
+
+class ProbeClassifier(nn.Module):
+    """A trained head on the embeddings of a CLIP that stays as it is.
+
+    Args:
+        clip: the network; shared, not copied.
+        head: module from (B, E) image embeddings, or from (B, 2 E) image and text embeddings side by side, to (B, F).
+        findings: names of the F logits.
+        with_text: the head reads the report as well; its tokens are then context.
+
+    References:
+        The chest X-ray protocol: frozen 512-d image and 512-d text embeddings, concatenated, into an MLP.
+    """
+
+    def __init__(self, clip: CLIP, head: nn.Module, findings: Sequence[str], *, with_text: bool = False) -> None:
+        """See the class."""
+        super().__init__()
+        self.clip = clip
+        self.head = head
+        self.findings = tuple(findings)
+        self.context_keys = ("input_ids", "attention_mask") if with_text else ()
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """The CLIP's image side."""
+        return self.clip.image_encoder
+
+    def forward(self, image: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, F) of images (B, C, *spatial) and, for a multimodal head, their tokens (B, N)."""
+        return self._judge(self.clip.encode_image(image), input_ids, attention_mask)
+
+    def score_features(
+        self, features: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, F) of the image encoder's pooled features (B, width)."""
+        return self._judge(self.clip.embed_features(features), input_ids, attention_mask)
+
+    def _judge(self, embedding: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        if not self.context_keys:
+            return self.head(embedding)
+        if input_ids is None or attention_mask is None:
+            raise ValueError("this probe reads the report too: give input_ids and attention_mask beside the image.")
+        text = self.clip.encode_text(input_ids, attention_mask)
+        return self.head(torch.cat([embedding, text], dim=1))

@@ -122,11 +122,17 @@ DERMOSCOPY_FINDINGS: tuple[Finding, ...] = (
 
 
 def findings_named(names: Sequence[str], known: Sequence[Finding] = CHEST_FINDINGS) -> tuple[Finding, ...]:
-    """Findings by name, with generic prompts for names that are not in the list.
+    """Findings by name, with generic prompts for names that are not in the list; a sentence is asked as it stands.
 
     Args:
-        names: finding names such as ``"pleural effusion"``.
+        names: finding names such as ``"pleural effusion"``, or sentences, which end in a period.
         known: findings whose prompts are used when the name matches.
     """
     by_name = {finding.name: finding for finding in known}
-    return tuple(by_name.get(name) or _chest(name, f"There is {name}.", f"{name}.") for name in names)
+    return tuple(by_name.get(name) or _asked(name) for name in names)
+
+
+def _asked(words: str) -> Finding:
+    if words.endswith((".", "?", "!")):
+        return Finding(words, (words,), ())
+    return _chest(words, f"There is {words}.", f"{words}.")

@@ -1,3 +1,5 @@
 """MONAI inferers around explainers: maps that carry the geometry of their image."""
 
-__all__: list[str] = []
+from monai_medclip.inferers.heatmap import HeatmapInferer
+
+__all__ = ["HeatmapInferer"]

@@ -18,6 +18,7 @@ from monai_medclip.transforms.dicom import ITKRadiographReader, RadiographReader
 from monai_medclip.transforms.display_order import CT_DISPLAY_AXES, DisplayOrderd, patient_orientation
 from monai_medclip.transforms.features import LoadFeaturesd
 from monai_medclip.transforms.geometry import FitImaged
+from monai_medclip.transforms.ground_truth import LoadTruthd
 from monai_medclip.transforms.intensity import NormalizeForEncoderd, robust_unit_range
 from monai_medclip.transforms.mapped_text import MappedText
 from monai_medclip.transforms.nodule import CropNoduled, NoduleCenterd
@@ -53,6 +54,7 @@ __all__ = [
     "LoadDermoscopyd",
     "LoadFeaturesd",
     "LoadRadiographd",
+    "LoadTruthd",
     "MappedText",
     "NoduleCenterd",
     "NormalizeForEncoderd",

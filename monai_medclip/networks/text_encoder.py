@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig
 
 from monai_medclip.networks.packed import is_packable, packed_tokens
+from monai_medclip.networks.text_attention import ReportTokens, StagedText, TextStage, bert_stages, read_bert
 
 __all__ = ["TransformersTextEncoder"]
 
 POOLINGS = ("cls", "mean")
 
 
-class TransformersTextEncoder(nn.Module):
-    """A transformers text model, pooled to one vector per report.
+class TransformersTextEncoder(nn.Module, StagedText):
+    """A transformers text model, pooled to one vector per report; BERT's relatives give access to their attention.
 
     Args:
         source: a hub name or local folder (weights and config), or a config for weights from scratch.
@@ -109,11 +111,7 @@ class TransformersTextEncoder(nn.Module):
         Raises:
             ValueError: N exceeds max_length, or a report has no token.
         """
-        if input_ids.shape[1] > self.max_length:
-            raise ValueError(
-                f"Reports of {input_ids.shape[1]} tokens do not fit this encoder's {self.max_length}. "
-                f"Set max_length={self.max_length} where they are tokenized."
-            )
+        self._check_length(input_ids)
         if self.packed:
             return packed_tokens(self.model, input_ids, attention_mask, pooling=self.pooling)
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, N, D)
@@ -121,6 +119,23 @@ class TransformersTextEncoder(nn.Module):
             return hidden[:, 0]
         weights = attention_mask[..., None].to(hidden.dtype)
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def _check_length(self, input_ids: Tensor) -> None:
+        if input_ids.shape[1] > self.max_length:
+            raise ValueError(
+                f"Reports of {input_ids.shape[1]} tokens do not fit this encoder's {self.max_length}. "
+                f"Set max_length={self.max_length} where they are tokenized."
+            )
+
+    def _stages(self) -> Sequence[TextStage]:
+        return bert_stages(self.model)
+
+    def _read(self, input_ids: Tensor, attention_mask: Tensor) -> ReportTokens:
+        self._check_length(input_ids)
+        return read_bert(self.model, input_ids, attention_mask.bool(), 0 if self.pooling == "cls" else None)
+
+    def _pool(self, tokens: Tensor, pooled: int | None) -> Tensor:
+        return tokens.mean(dim=1) if pooled is None else tokens[:, pooled]
 
 
 def _load(source: str | Path | PretrainedConfig, *, pretrained: bool) -> nn.Module:

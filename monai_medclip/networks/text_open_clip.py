@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from open_clip.hf_model import ClsLastHiddenStatePooler, ClsPooler, HFTextEncoder, MeanPooler
-from open_clip.transformer import TextTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from monai_medclip.networks.open_clip_encoder import load_open_clip
+from monai_medclip.networks.open_clip_encoder import _BlockStage, load_open_clip
 from monai_medclip.networks.packed import is_packable, packed_tokens
+from monai_medclip.networks.text_attention import ReportTokens, StagedText, TextStage, bert_stages, read_bert
 
 __all__ = ["OpenClipTextEncoder"]
 
 
-class OpenClipTextEncoder(nn.Module):
+class OpenClipTextEncoder(nn.Module, StagedText):
     """The text tower of an open_clip model, its own projection included.
 
     Args:
@@ -71,17 +75,24 @@ class OpenClipTextEncoder(nn.Module):
         Raises:
             ValueError: N exceeds max_length, or is shorter where the tower reads its padding.
         """
+        self._check_length(input_ids)
+        if self.packed:
+            pooled = packed_tokens(self.tower.transformer, input_ids, attention_mask, pooling=str(self.pooling))
+            return self.tower.proj(pooled)
+        return self.tower(self._tower_ids(input_ids, attention_mask))
+
+    def _check_length(self, input_ids: Tensor) -> None:
         if input_ids.shape[1] > self.max_length:
             raise ValueError(
                 f"Reports of {input_ids.shape[1]} tokens do not fit this tower's {self.max_length}. "
                 f"Set max_length={self.max_length} where they are tokenized."
             )
-        if self.packed:
-            pooled = packed_tokens(self.tower.transformer, input_ids, attention_mask, pooling=str(self.pooling))
-            return self.tower.proj(pooled)
+
+    def _tower_ids(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the tower itself takes: ids alone, its own padding id where the mask is 0."""
         pad_id = int(self.tower.config.pad_token_id if self.is_bert else self.tower.pad_id)
         input_ids = input_ids.masked_fill(attention_mask == 0, pad_id)
-        return self.tower(input_ids if self.is_bert else self._fill_context(input_ids, pad_id))
+        return input_ids if self.is_bert else self._fill_context(input_ids, pad_id)
 
     def _fill_context(self, input_ids: Tensor, pad_id: int) -> Tensor:
         """Pad to the whole context (B, max_length): open_clip's causal mask has only that size."""
@@ -93,6 +104,44 @@ class OpenClipTextEncoder(nn.Module):
             )
         return F.pad(input_ids, (0, missing), value=pad_id)
 
+    def _stages(self) -> Sequence[TextStage]:
+        tower = self.tower
+        if self.is_bert:
+            one_or_mean = isinstance(tower.pooler, ClsLastHiddenStatePooler | ClsPooler | MeanPooler)
+            return bert_stages(tower.transformer) if one_or_mean else ()
+        blocks = tower.transformer.resblocks
+        plain = all(type(block) is ResidualAttentionBlock for block in blocks)
+        pools_one = tower.cls_emb is not None or tower.pool_type != "none"
+        return [_BlockStage(block) for block in blocks] if plain and pools_one else ()
+
+    def _read(self, input_ids: Tensor, attention_mask: Tensor) -> ReportTokens:
+        self._check_length(input_ids)
+        if self.is_bert:
+            pooled = None if isinstance(self.tower.pooler, MeanPooler) else 0
+            real = attention_mask.bool()
+            if not self.packed:  # the tower itself tells padding by its id
+                real = real & (input_ids != self.tower.config.pad_token_id)
+            return read_bert(self.tower.transformer, input_ids, real, pooled)
+        ids = self._tower_ids(input_ids, attention_mask)
+        entering, mask = self.tower._embeds(ids)  # (1, N, D), and (N, N), (H, N, N) or None
+        positions = torch.full(entering.shape[1:2], -1, device=ids.device)
+        given = torch.arange(input_ids.shape[1], device=ids.device)
+        positions[: len(given)] = given.where(attention_mask[0] != 0, -1)
+        mask = mask[None] if mask is not None and mask.ndim == 2 else mask
+        return ReportTokens(entering, mask, positions, _pooled_index(self.tower, ids[0]))
+
+    def _pool(self, tokens: Tensor, pooled: int | None) -> Tensor:
+        tower = self.tower
+        if self.is_bert:
+            tanh_pooler = getattr(tower.transformer, "pooler", None)
+            output = BaseModelOutputWithPooling(tokens, tanh_pooler(tokens) if tanh_pooler else None)
+            return tower.proj(tower.pooler(output, torch.ones(tokens.shape[:2], device=tokens.device)))
+        features = tower.ln_final(tokens[:, pooled])
+        if tower.text_projection is None:
+            return features
+        is_linear = isinstance(tower.text_projection, nn.Linear)
+        return tower.text_projection(features) if is_linear else features @ tower.text_projection
+
 
 def _pooling(tower: Any) -> str | None:
     """What the tower's pooler reads of the last hidden states; None for what packing does not do."""
@@ -103,3 +152,12 @@ def _pooling(tower: Any) -> str | None:
     if isinstance(pooler, ClsLastHiddenStatePooler) or (isinstance(pooler, ClsPooler) and unused):
         return "cls"
     return None
+
+
+def _pooled_index(tower: Any, ids: Tensor) -> int:
+    """Which token of a report (N,) open_clip's own tower reads: EOT, the first, the last, or its class token."""
+    if tower.cls_emb is not None:
+        return len(ids)  # it comes behind them
+    if tower.pool_type in ("first", "last"):
+        return 0 if tower.pool_type == "first" else len(ids) - 1
+    return int((ids if tower.pool_type == "argmax" else (ids == tower.eos_id).int()).argmax())

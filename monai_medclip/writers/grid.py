@@ -1,0 +1,108 @@
+"""Grid: methods below one another, prompts side by side, one scale per method."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from monai_medclip.writers.figure import draw_legend, escaped, show
+from monai_medclip.writers.heat import Heat, number
+from monai_medclip.writers.overlay import DEFAULT_STYLE, OverlayStyle, full_scale, hidden, overlay
+from monai_medclip.writers.saving import new_figure, put_notice
+from monai_medclip.writers.truth import Truth, draw_outlines, outlines
+
+__all__ = ["grid_figure"]
+
+CELL_INCHES = 2.3
+_ABSENT, _PRESENT = "#8c2d04", "0.15"
+
+
+def grid_figure(
+    image: np.ndarray,
+    heats: Sequence[Sequence[Heat]],
+    *,
+    present: Sequence[bool] | None = None,
+    truths: Sequence[Truth | None] | None = None,
+    style: OverlayStyle = DEFAULT_STYLE,
+) -> Figure:
+    """Every method's map of every prompt on one image.
+
+    The maps of a method share one scale, its largest value, so that a weak map looks weak. Each cell says its total
+    heat; a prompt that is absent from the image is named so and framed, for heat there speaks against the method.
+
+    Args:
+        image: gray (rows, columns) or RGB (rows, columns, 3), 0 to 1, in display order.
+        heats: one row per method, one map per prompt, prompts in the same order.
+        present: whether each prompt's finding is in the image, if that is known.
+        truths: outline of each prompt's finding, if there is one.
+        style: see `OverlayStyle`.
+
+    Raises:
+        ValueError: rows of different prompts, or of other lengths than `present` and `truths`.
+    """
+    prompts = _shared_prompts(heats)
+    for name, given in (("present", present), ("truths", truths)):
+        if given is not None and len(given) != len(prompts):
+            raise ValueError(f"{name} has {len(given)} entries for {len(prompts)} prompts: give one each.")
+    rows, columns = image.shape[:2]
+    cell = float(np.clip(CELL_INCHES * columns / rows, 1.4, 5))
+    size = (cell * len(prompts) + 1.9, (CELL_INCHES + 0.3) * len(heats) + 1.6)
+    figure = new_figure(size)
+    all_axes = figure.subplots(len(heats), len(prompts), squeeze=False)
+    for axes_row, row in zip(all_axes, heats, strict=True):
+        shared = np.stack([heat.values for heat in row])  # (F, rows, columns)
+        scale = style._replace(limit=full_scale(shared, style))
+        for index, (axes, heat) in enumerate(zip(axes_row, row, strict=True)):
+            show(axes, overlay(image, heat.values, scale))
+            draw_outlines(axes, outlines(truths[index] if truths else None, (rows, columns)))
+            axes.set_xlabel(f"total heat {number(heat.total)}", fontsize=7.5, labelpad=2)
+            if present is not None and not present[index]:
+                axes.spines[:].set(color=_ABSENT, linewidth=2, linestyle=(0, (3, 2)))
+        axes_row[0].set_ylabel(escaped(textwrap.fill(row[0].method, 22)), fontsize=9)
+        draw_legend(figure, list(axes_row), row[0], scale)
+    _head(all_axes[0], heats[0], present, cell)
+    put_notice(figure, *_notes(heats, present, truths, style))
+    return figure
+
+
+def _shared_prompts(heats: Sequence[Sequence[Heat]]) -> list[str]:
+    prompts = [heat.prompt for heat in heats[0]] if heats else []
+    if not prompts or any([heat.prompt for heat in row] != prompts for row in heats):
+        raise ValueError("every method needs a map of the same prompts in the same order, and at least one.")
+    if any({(heat.method, heat.units, heat.scaling) for heat in row} != {_kind(row[0])} for row in heats):
+        raise ValueError("the maps of a row share a scale: give them one method, one unit and one scaling.")
+    return prompts
+
+
+def _kind(heat: Heat) -> tuple[str, str, str]:
+    return heat.method, heat.units, heat.scaling
+
+
+def _head(axes_row: np.ndarray, row: Sequence[Heat], present: Sequence[bool] | None, cell_inches: float) -> None:
+    """Prompt, score and presence above each column."""
+    width = max(12, int(cell_inches * 11))
+    for index, (axes, heat) in enumerate(zip(axes_row, row)):
+        absent = present is not None and not present[index]
+        state = "" if present is None else " · absent" if absent else " · present"
+        title = f"{escaped(textwrap.fill(heat.prompt, width))}\n{heat.score_label}{state}"
+        axes.set_title(title, fontsize=8.5, color=_ABSENT if absent else _PRESENT)
+
+
+def _notes(
+    heats: Sequence[Sequence[Heat]],
+    present: Sequence[bool] | None,
+    truths: Sequence[Truth | None] | None,
+    style: OverlayStyle,
+) -> list[str]:
+    scaling = " and ".join(dict.fromkeys(heat.scaling for row in heats for heat in row))
+    notes = [
+        f"maps: {scaling}, one scale per row; tinted from {100 * style.threshold:g} % of the row's full scale; "
+        f"color map: {style.color_map}; total heat: sum over the pixels of a map, in its unit"
+    ]
+    marks = ["dashed frame: the finding is absent from the image"] if present and not all(present) else []
+    marks += ["cyan outline: ground truth"] if any(truth is not None for truth in truths or ()) else []
+    unseen = dict.fromkeys(note for row in heats for heat in row for note in hidden(heat.values, style))
+    return [*notes, "; ".join([*marks, *unseen])]

@@ -14,13 +14,14 @@ IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".
 
 
 def image_items(
-    images: str | Path | Sequence[str | Path | Mapping[str, Any]], *, key: str = "image"
+    images: str | Path | Sequence[str | Path | Mapping[str, Any]], *, key: str = "image", text: str | None = None
 ) -> list[dict[str, Any]]:
     """One item per image file; what is an item already stays one.
 
     Args:
         images: a file, a folder (searched with its subfolders), or a list of files and items.
         key: entry of the items that holds the path.
+        text: a report for items that bring none.
 
     Returns:
         Items with `key` (path) and ``id``: the file's name, or its whole path where two names are equal.
@@ -32,7 +33,8 @@ def image_items(
     items = [dict(entry) for entry in entries if isinstance(entry, Mapping)]
     paths = [path for entry in entries if not isinstance(entry, Mapping) for path in _expand(Path(entry))]
     names = Counter(path.name for path in paths)
-    return items + [{key: str(path), "id": path.name if names[path.name] == 1 else str(path)} for path in paths]
+    items += [{key: str(path), "id": path.name if names[path.name] == 1 else str(path)} for path in paths]
+    return items if text is None else [{"text": text, **item} for item in items]
 
 
 def _expand(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from .curves import CurvesPlot
 from .early_stopping import EarlyStopping
 from .embedding import Embeddings, embed
 from .evaluation import Evaluation, evaluate_clip
+from .explanation import CaseExplainer, explain_cases
 from .files import RESEARCH_USE, write_csv, write_json
 from .history import History
 from .optimization import GradientClipping, cosine_with_warmup
@@ -23,6 +24,7 @@ __all__ = [
     "RESEARCH_USE",
     "AutocastInferer",
     "BestCheckpoint",
+    "CaseExplainer",
     "ContrastivePrepareBatch",
     "CurvesPlot",
     "EarlyStopping",
@@ -50,6 +52,7 @@ __all__ = [
     "epoch_seed",
     "evaluate_clip",
     "evaluate_zero_shot",
+    "explain_cases",
     "required_figures",
     "summarize_runs",
     "write_csv",

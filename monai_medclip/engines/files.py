@@ -5,39 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_medclip.files import atomic_write
 from monai_medclip.notice import RESEARCH_USE
 
 __all__ = ["RESEARCH_USE", "atomic_write", "write_csv", "write_json"]
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file to write to that takes its final name only when the block ends well.
-
-    A process killed while writing leaves the former file as it was. The unfinished file keeps one fixed name, so that
-    the next write replaces it.
-
-    Args:
-        path: the final name; missing parent folders are made.
-
-    Yields:
-        The path to write to.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())  # the name must not outlive the content when power fails
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:

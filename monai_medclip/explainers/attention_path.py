@@ -23,6 +23,8 @@ class Stage(NamedTuple):
     context: Tensor  # (B, Nq, D): the heads' output o, before the output projection
     prefix_tokens: int  # of the N keys, how many are no patches
     own_queries: bool  # a pooling attention, whose queries are learned and are none of the N tokens
+    first_only: bool = False  # the CLS token's row alone counts; otherwise all queries do
+    residual: Tensor | None = None  # (B, Nq, D) of the entering tokens, what goes past the attention; None if nothing
 
 
 class Walk(NamedTuple):
@@ -81,8 +83,11 @@ class AttentionExplainer(Explainer):
         for block in range(first, encoder.num_blocks):
             stage = self._stage(encoder, entering, block)
             stages.append(stage)
-            entering = encoder.leave(entering[:, : stage.context.shape[1]], stage.context, block)
+            past = entering[:, : stage.context.shape[1]] if stage.residual is None else stage.residual
+            entering = encoder.leave(past, stage.context, block)
         logits = classifier.score_features(encoder.pool(entering), **context)
+        first_only = encoder.pools_first_token and not stages[-1].own_queries
+        stages = [stage._replace(first_only=first_only) for stage in stages]
         return Walk(tokens, stages, self._scores(classifier, logits), logits)
 
     def _stage(self, encoder: AttentionAccess, entering: Tensor, block: int) -> Stage:
@@ -91,7 +96,8 @@ class AttentionExplainer(Explainer):
         if block == encoder.num_blocks - 1 and encoder.pools_first_token:  # nothing else is read
             qkv = qkv._replace(q=qkv.q[:, :, :1])
         attention, context = attend(qkv)
-        return Stage(qkv, attention, context, encoder.prefix_tokens(block), own_queries)
+        residual = None if own_queries else entering[:, : context.shape[1]]
+        return Stage(qkv, attention, context, encoder.prefix_tokens(block), own_queries, residual=residual)
 
     def _qkv(self, encoder: AttentionAccess, entering: Tensor, block: int) -> QKV:
         return encoder.qkv(entering, block)
@@ -115,12 +121,17 @@ def context_gradients(walk: Walk) -> list[Tensor]:
 def value_weights(stage: Stage, gradient: Tensor) -> Tensor:
     """sum_c w_c v_ic for every patch: (B, F, P), before any ReLU.
 
-    w is the gradient (B, F, Nq, D) at the heads' output, summed over the queries: the pooled token alone with a CLS
-    token or a pooling attention, all tokens without one.
+    w is the gradient (B, F, Nq, D) at the heads' output: the CLS token's, or where there is none the sum over all
+    queries.
     """
-    weights = gradient.sum(dim=2).unflatten(-1, (stage.qkv.v.shape[1], -1))  # (B, F, H, dh)
+    weights = read_rows(stage, gradient).sum(dim=2).unflatten(-1, (stage.qkv.v.shape[1], -1))  # (B, F, H, dh)
     values = stage.qkv.v[:, :, stage.prefix_tokens :]  # (B, H, P, dh)
     return torch.einsum("bfhc,bhpc->bfp", weights, values)
+
+
+def read_rows(stage: Stage, values: Tensor) -> Tensor:
+    """Of values per query (..., Nq, D), those that count: the CLS token's (..., 1, D), or all."""
+    return values[..., :1, :] if stage.first_only else values
 
 
 def attention_gradients(stage: Stage, gradient: Tensor) -> Tensor:

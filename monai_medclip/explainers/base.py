@@ -121,22 +121,26 @@ class Explainer(ABC):
         if not self.explains_own_score:
             return False
         seen = _VERIFIED.setdefault(self._encoder(classifier), set())
-        return self.verify or self.name not in seen
+        return self.verify or self._key() not in seen
+
+    def _key(self) -> tuple[str, Any]:
+        """What one comparison vouches for: the method, and how many blocks it reads."""
+        return self.name, getattr(self, "blocks", None)
 
     def _compare(self, classifier: Classifier, explained: Tensor, own: Tensor) -> None:
         """Raise if two sets of logits (B, F) differ; remember the pair otherwise."""
         if not torch.allclose(explained.detach(), own.detach(), rtol=RTOL, atol=ATOL):
-            worst = float((explained - own).abs().max())
+            worst = float((explained - own).detach().abs().max())
             raise UnfaithfulError(
                 f"{self.name} took a score apart that is {worst:.3g} away from the model's own. The encoder "
                 f"{type(self._encoder(classifier)).__name__} computes something that its attention access leaves out; "
                 "no map is given."
             )
-        _VERIFIED.setdefault(self._encoder(classifier), set()).add(self.name)
+        _VERIFIED.setdefault(self._encoder(classifier), set()).add(self._key())
 
 
 # By network and method, for as long as the network lives.
-_VERIFIED: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+_VERIFIED: weakref.WeakKeyDictionary[Any, set[tuple[str, Any]]] = weakref.WeakKeyDictionary()
 
 
 def _plain(classifier: Any) -> Any:
@@ -155,19 +159,20 @@ def undisturbed(classifier: nn.Module) -> Iterator[None]:
 
     Parameters ask for no gradient meanwhile: none is needed, and what they would need to be computed is not kept.
     """
-    modes = {module: module.training for module in classifier.modules()}
-    learned = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    device = next((parameter.device.type for parameter in classifier.parameters()), "cpu")
+    training = [module for module in classifier.modules() if module.training]
+    parameters = list(classifier.parameters())
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    device = parameters[0].device.type if parameters else "cpu"
     try:
-        for module in modes:
+        for module in training:
             module.training = False
         for parameter in learned:
             parameter.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
             yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module in training:
+            module.training = True
         for parameter in learned:
             parameter.requires_grad_(True)
 

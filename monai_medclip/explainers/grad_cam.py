@@ -50,7 +50,8 @@ class GradCAM(Explainer):
                 f"{type(encoder).__name__}'s last features {tuple(features.shape)} are no map (B, C, *grid)."
             )
         features = features.detach().requires_grad_()
-        logits = classifier.score_features(encoder.pool_features(features), **context)
+        pooled = encoder.pool_features(features.clone())  # a DenseNet's last ReLU works in place
+        logits = classifier.score_features(pooled, **context)
         if self._must_verify(classifier):
             with torch.no_grad():
                 self._compare(classifier, logits, classifier(image, **context))

@@ -13,6 +13,7 @@ from monai_medclip.explainers.attention_path import (
     Stage,
     context_gradients,
     on_grid,
+    read_rows,
     value_weights,
 )
 from monai_medclip.networks import QKV, AttentionAccess
@@ -25,8 +26,8 @@ LOOSENING = ("lambda", "none")
 class GradECLIP(AttentionExplainer):
     """H_i = ReLU(sum_c w_c v_ic lambda_i), w = dS/do at the pooled token, lambda_i = min-max of cos(q, k_i).
 
-    Without a CLS token or a pooling query, w and q are sums over all queries. Maps of several blocks are added, each
-    after its own ReLU.
+    With a CLS token its row is read in every block; without one, w and q are sums over all queries. Maps of several
+    blocks are added, each after its own ReLU.
 
     Args:
         blocks: how many of the last attention stages; None for all.
@@ -83,7 +84,7 @@ def key_similarity(stage: Stage) -> Tensor:
 
     Zeros where all patches are alike.
     """
-    query = stage.qkv.q.sum(dim=2).flatten(1).unsqueeze(1)  # (B, 1, D)
+    query = read_rows(stage, stage.qkv.q).sum(dim=2).flatten(1).unsqueeze(1)  # (B, 1, D)
     keys = stage.qkv.k[:, :, stage.prefix_tokens :].transpose(1, 2).flatten(2)  # (B, P, D)
     return min_max(F.cosine_similarity(query, keys, dim=-1)).detach().unsqueeze(1)
 

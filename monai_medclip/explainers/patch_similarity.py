@@ -49,7 +49,8 @@ class PatchSimilarity(AttentionExplainer):
                 full = encoder.qkv(walk.tokens, last)
                 leaving = encoder.leave(walk.tokens, attend(full)[1], last)[:, encoder.num_prefix_tokens :]
             batch, patches = leaving.shape[:2]
-            alone = leaving.reshape(batch * patches, 1, -1)
+            # Nothing but one patch, at the prefix tokens' places too: some poolings read those, others leave them out.
+            alone = leaving.reshape(batch * patches, 1, -1).expand(-1, 1 + encoder.num_prefix_tokens, -1)
             scores = self._scores(classifier, classifier.score_features(encoder.pool(alone)))
             maps = scores.reshape(batch, patches, -1).transpose(1, 2)
             return on_grid(encoder, maps), walk.scores

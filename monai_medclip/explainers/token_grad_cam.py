@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_medclip.explainers.attention_path import AttentionExplainer, on_grid
+from monai_medclip.explainers.attention_path import AttentionExplainer, Walk, on_grid
 from monai_medclip.explainers.base import gradients
 
 __all__ = ["TokenGradCAM"]
@@ -36,8 +36,23 @@ class TokenGradCAM(AttentionExplainer):
 
     def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         walk = self.walk(classifier, image, context)
-        tokens, prefix = walk.tokens, classifier.image_encoder.num_prefix_tokens
-        (gradient,) = gradients(walk.scores, [tokens])  # (B, F, N, D)
-        weights = gradient[:, :, 0 if self.include_prefix else prefix :].mean(dim=2)  # (B, F, D)
-        maps = F.relu(torch.einsum("bfd,bpd->bfp", weights, tokens[:, prefix:]))
+        prefix = classifier.image_encoder.num_prefix_tokens
+        weights = entering_gradients(walk, 0 if self.include_prefix else prefix)  # (B, F, D)
+        maps = F.relu(torch.einsum("bfd,bpd->bfp", weights, walk.tokens[:, prefix:]))
         return on_grid(classifier.image_encoder, maps), walk.scores
+
+
+def entering_gradients(walk: Walk, first: int) -> Tensor:
+    """dS/dx of the tokens that enter the last stage, averaged over all from the first on: (B, F, D).
+
+    All findings go back from the scores to the heads' output together: few tokens, large matrices. From there on, where
+    every token counts, one after the other: (B, F, N, D) never exists, and what does stays in the cache.
+    """
+    stage = walk.stages[-1]
+    ends = [stage.context] if stage.residual is None else [stage.context, stage.residual]
+    per_finding = zip(*(gradient.unbind(1) for gradient in gradients(walk.scores, ends)), strict=True)
+    means = [
+        torch.autograd.grad(ends, walk.tokens, vectors, retain_graph=True)[0][:, first:].mean(dim=1)
+        for vectors in per_finding
+    ]
+    return torch.stack(means, dim=1)

@@ -1,6 +1,7 @@
 """Image encoders, text encoders, CLIP, classifiers and attention access."""
 
 from monai_medclip.networks.attention import QKV, AttentionAccess, attend, has_attention
+from monai_medclip.networks.backbone_classifier import BackboneClassifier
 from monai_medclip.networks.checkpoints import load_state_dict, load_weights
 from monai_medclip.networks.classifier import Classifier, ProbeClassifier
 from monai_medclip.networks.clip import CLIP
@@ -13,6 +14,7 @@ from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_
 from monai_medclip.networks.packaged import packaged_weights
 from monai_medclip.networks.small_cnn import SmallCNN
 from monai_medclip.networks.small_vit import SmallViT
+from monai_medclip.networks.text_attention import TextAttentionAccess, has_text_attention
 from monai_medclip.networks.text_encoder import TransformersTextEncoder
 from monai_medclip.networks.text_open_clip import OpenClipTextEncoder
 from monai_medclip.networks.timm_encoder import TimmImageEncoder
@@ -24,6 +26,7 @@ __all__ = [
     "PROMPT_RULES",
     "QKV",
     "AttentionAccess",
+    "BackboneClassifier",
     "Classifier",
     "ImageEncoder",
     "MonaiImageEncoder",
@@ -33,6 +36,7 @@ __all__ = [
     "ProbeClassifier",
     "SmallCNN",
     "SmallViT",
+    "TextAttentionAccess",
     "TimmImageEncoder",
     "TransformersImageEncoder",
     "TransformersTextEncoder",
@@ -41,6 +45,7 @@ __all__ = [
     "export_classifier",
     "freeze_parts",
     "has_attention",
+    "has_text_attention",
     "load_open_clip",
     "load_state_dict",
     "load_weights",

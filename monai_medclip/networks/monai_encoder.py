@@ -10,6 +10,7 @@ import torch
 from monai.networks.blocks.transformerblock import TransformerBlock
 from monai.networks.nets import DenseNet121, ResNet, ViT, resnet50
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_medclip.networks.attention import QKV, AttentionStage, StagedAttention, split_heads
 from monai_medclip.networks.checkpoints import load_weights
@@ -110,7 +111,7 @@ class MonaiImageEncoder(nn.Module, StagedAttention):
         """The last feature map (B, C, *grid) of a convolutional network, before pooling."""
         trunk, image = self.trunk, network_input(image, self.in_channels)
         if isinstance(trunk, DenseNet121):
-            return trunk.features(image)
+            return F.relu(trunk.features(image))  # MONAI pools behind a ReLU, which does not mind a second one
         if not isinstance(trunk, ResNet):
             raise TypeError("a ViT has no feature map: use its attention access")
         image = trunk.act(trunk.bn1(trunk.conv1(image)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from monai_medclip.networks.attention import QKV, AttentionStage, attend, multihead_qkv
 from monai_medclip.networks.image_encoder import network_input, per_axis
-from monai_medclip.networks.timm_encoder import TimmViTAccess
+from monai_medclip.networks.timm_encoder import TimmViTAccess, own_layout, timm_feature_map
 
 __all__ = ["OpenClipImageEncoder", "load_open_clip"]
 
@@ -122,7 +122,7 @@ class OpenClipImageEncoder(nn.Module, TimmViTAccess):
         """The last feature map (B, C, rows, columns) of a convolutional tower, before its pooling."""
         image, tower = network_input(image, self.in_channels), self.tower
         if isinstance(tower, TimmModel):
-            return tower.trunk.forward_features(image)
+            return timm_feature_map(tower.trunk, image)
         if not isinstance(tower, ModifiedResNet):
             raise TypeError("a vision transformer has no feature map: use its attention access")
         return tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(image)))))
@@ -130,7 +130,7 @@ class OpenClipImageEncoder(nn.Module, TimmViTAccess):
     def pool_features(self, features: Tensor) -> Tensor:
         """Embeddings (B, width) of a feature map; ``pool_features(feature_map(x))`` equals ``forward(x)``."""
         if isinstance(self.tower, TimmModel):
-            return self.tower.head(self.tower.trunk.forward_head(features))
+            return self.tower.head(self.tower.trunk.forward_head(own_layout(self.trunk, features)))
         return self.tower.attnpool(features)
 
     def _stages(self) -> Sequence[AttentionStage]:

@@ -175,11 +175,27 @@ class TimmImageEncoder(nn.Module, TimmViTAccess):
 
     def feature_map(self, image: Tensor) -> Tensor:
         """The last feature map (B, C, rows, columns) of a convolutional network, before pooling."""
-        return self.trunk.forward_features(network_input(image, self.in_channels))
+        return timm_feature_map(self.trunk, network_input(image, self.in_channels))
 
     def pool_features(self, features: Tensor) -> Tensor:
         """Pooled features (B, width) of a feature map; ``pool_features(feature_map(x))`` equals ``forward(x)``."""
-        return self.trunk.forward_head(features, pre_logits=True)
+        return self.trunk.forward_head(own_layout(self.trunk, features), pre_logits=True)
+
+
+def timm_feature_map(trunk: Any, image: Tensor) -> Tensor:
+    """The last feature map (B, C, rows, columns) of a timm network, whatever layout it keeps."""
+    features = trunk.forward_features(image)
+    return features.movedim(-1, 1) if _channels_last(trunk) else features
+
+
+def own_layout(trunk: Any, features: Tensor) -> Tensor:
+    """A feature map (B, C, rows, columns) as the network's own head takes it."""
+    return features.movedim(1, -1) if _channels_last(trunk) else features
+
+
+def _channels_last(trunk: Any) -> bool:
+    """Whether the network's feature maps are (B, rows, columns, C), as Swin's are."""
+    return getattr(trunk, "output_fmt", "NCHW") == "NHWC"
 
 
 def _resize(trunk: Any, image_size: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from monai_medclip.files import atomic_write
 from monai_medclip.notice import RESEARCH_USE
 
 __all__ = ["figure_png", "save_figure", "write_whole"]
@@ -27,18 +28,9 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     Returns:
         The path.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())  # the name must not outlive the content when power fails
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    with atomic_write(path) as file:
+        file.write_bytes(content)
+    return Path(path)
 
 
 def figure_png(figure: Figure) -> bytes:

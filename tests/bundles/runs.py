@@ -12,7 +12,7 @@ from monai.bundle import ConfigWorkflow
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "medclip"
 CONFIGS = BUNDLE / "configs"
-TASKS = ("train", "evaluate", "inference")
+TASKS = ("train", "evaluate", "inference", "explain")
 OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
 NO_OVERLAYS = {*TASKS, "metadata", "mlflow"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))

@@ -66,6 +66,30 @@ def test_every_task_runs_with_the_overlay(overlay: str, overrides: dict[str, Any
     embeddings = np.load(out / "predictions" / "embeddings.npy")
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1, abs=1e-5)
     _check_the_published_setting(overlay, trained)
+    _check_the_explanations(overlay, overrides, out)
+
+
+def _check_the_explanations(overlay: str, overrides: dict[str, Any], out: Path) -> None:
+    if overlay == "precomputed":
+        with pytest.raises(RuntimeError) as refused:
+            run("explain", overlay, **overrides, cases=1)
+        assert "FeatureContributions" in _causes(refused.value)
+        return
+    run("explain", overlay, **overrides, cases=1)
+    with (out / "explanations" / "explanations.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * len({row["prompt"] for row in rows})
+    (case,) = (folder for folder in (out / "explanations").iterdir() if folder.is_dir())
+    assert {"grid.png", "Chefer.html", "report_Chefer.png", "sentences.html"} <= {file.name for file in case.iterdir()}
+    assert len(list((case / "maps").glob("*.nii.gz"))) == len(rows)
+
+
+def _causes(error: BaseException | None) -> str:
+    told = []
+    while error is not None:
+        told.append(str(error))
+        error = error.__cause__ or error.__context__
+    return " ".join(told)
 
 
 def _check_the_published_setting(overlay: str, trained: Any) -> None:

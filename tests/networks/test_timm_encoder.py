@@ -143,6 +143,14 @@ def test_checkpoint_that_lacks_weights_is_refused_by_name(tmp_path) -> None:
         TimmImageEncoder("resnet18", checkpoint=tmp_path / "none.pth")
 
 
+def test_a_network_that_keeps_channels_last_gives_a_map_with_channels_first() -> None:
+    encoder = TimmImageEncoder("swin_tiny_patch4_window7_224", image_size=(64, 96), options={"depths": (1, 1, 1, 1)})
+    image = torch.rand(1, 3, 64, 96)
+    encoder.eval()
+    assert encoder.feature_map(image).shape == (1, 768, 2, 3)
+    torch.testing.assert_close(encoder.pool_features(encoder.feature_map(image)), encoder(image))
+
+
 def test_convolutional_network_pools_its_feature_map() -> None:
     encoder = TimmImageEncoder("resnet18", image_size=64).eval()
     image = torch.rand(1, 1, 64, 96)

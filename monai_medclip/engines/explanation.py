@@ -1,0 +1,245 @@
+"""Explaining cases: every method's map of every prompt, as pictures, pages, raw maps and one table of figures."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform
+from tqdm import tqdm
+
+from ..explainers import ReportGrounding, TextExplainer
+from ..inferers import HeatmapInferer
+from ..outputs import WordWeights
+from ..transforms import sentence_spans
+from ..writers import (
+    Heat,
+    OverlayStyle,
+    TintedReport,
+    Truth,
+    explanation_page,
+    figure_panel,
+    grid_figure,
+    heats_of,
+    montage_figure,
+    orthogonal_figure,
+    overlay_figure,
+    overlay_panel,
+    report_figure,
+    save_figure,
+    scanner_maps,
+    unit_image,
+    write_maps,
+    write_whole,
+)
+from .files import write_csv
+
+__all__ = ["CaseExplainer", "explain_cases"]
+
+logger = logging.getLogger(__name__)
+
+
+class Case(NamedTuple):
+    """One prepared case and what is drawn over it."""
+
+    folder: Path
+    item: Mapping[Any, Any]
+    picture: np.ndarray  # (*spatial) or (rows, columns, 3), 0 to 1
+    heats: dict[str, list[Heat]]  # by method, one per prompt
+    truths: list[Truth | None]  # one per prompt
+    present: list[bool] | None  # one per prompt, if it is known of all
+
+
+class CaseExplainer:
+    """Explains prepared cases one by one and writes what it finds.
+
+    For each case a folder with, per method, a figure for every prompt, a page with a prompt switcher (``METHOD.html``) and the
+    raw maps on the scanner's grid (NIfTI, NPY); ``grid.png`` with all methods and prompts; volumes get orthogonal
+    slices and a montage. If the case has a report, ``report_METHOD.png`` shows which of its words carry the score of image and
+    report, and ``sentences.html`` where each sentence lies.
+
+    Args:
+        network: the classifier.
+        methods: by name; a method may bring a network of its own.
+        transform: the pipeline that made the images, for the way back to the scanner's grid.
+        output_dir: folder of the explanations.
+        text_methods: by name, for cases with a report; the network must be a zero-shot classifier then.
+        label_names: of the items' ``label``, to say which findings are present.
+        channel: the one to show of images whose channels are neither alike nor colors.
+        style: how maps are tinted.
+        device: where the network is.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        methods: Mapping[str, HeatmapInferer],
+        *,
+        transform: InvertibleTransform,
+        output_dir: str | Path,
+        text_methods: Mapping[str, TextExplainer] | None = None,
+        label_names: Sequence[str] = (),
+        channel: int | None = None,
+        style: OverlayStyle | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Check every method against the network before any work is done."""
+        self.network, self.methods, self.transform = network, dict(methods), transform
+        self.output_dir = Path(output_dir)
+        self.text_methods = dict(text_methods or {})
+        self.label_names, self.channel = tuple(label_names), channel
+        self.style = style or OverlayStyle()
+        self.device = device
+        if not self.methods:
+            raise ValueError("no method to explain with: give at least one, such as {'Grad-ECLIP': ...}.")
+        for method in self.methods.values():
+            method.explainer.check(network if method.network is None else method.network)
+
+    def __call__(self, item: Mapping[Any, Any]) -> list[dict[str, Any]]:
+        """Explain one case.
+
+        Args:
+            item: prepared: ``image`` (C, *spatial) as a MetaTensor, ``id``, and, if known, ``label``, ``truth``
+                (F, *spatial), ``text`` with ``input_ids`` and ``token_spans``.
+
+        Returns:
+            One row per method and prompt: score, total and largest heat, where the largest is, and, with a ground truth, the share
+            of the heat inside it.
+        """
+        case = self._explained(item)
+        self._write_figures(case)
+        self._write_pages(case)
+        if "input_ids" in item and self.text_methods:
+            self._write_report(case)
+        return [
+            _row(item, name, heat, truth)
+            for name, heats in case.heats.items()
+            for heat, truth in zip(heats, case.truths, strict=True)
+        ]
+
+    def _explained(self, item: Mapping[Any, Any]) -> Case:
+        image: MetaTensor = item["image"]
+        folder = self.output_dir / _slug(str(item["id"]))
+        names = list(self.network.findings)
+        heats: dict[str, list[Heat]] = {}
+        for name, method in self.methods.items():
+            heatmap, scores = method.explain(image.as_tensor()[None].to(self.device), self.network)
+            maps = MetaTensor(heatmap[0].cpu()).copy_meta_from(image)
+            heats[name] = heats_of(maps, scores[0], names, method=name)
+            write_maps(folder / "maps", scanner_maps(maps, self.transform), names, method=name, stem=_slug(name))
+        encoder = self.network.image_encoder
+        picture = unit_image(image, mean=encoder.mean, std=encoder.std, channel=self.channel)
+        return Case(folder, item, picture, heats, _truths(item, names), self._presence(item, names))
+
+    def _presence(self, item: Mapping[Any, Any], names: Sequence[str]) -> list[bool] | None:
+        """Whether each prompt's finding is present; None unless the labels say it of all."""
+        if not set(names) <= set(self.label_names) or "label" not in item:
+            return None
+        values = [float(item["label"][self.label_names.index(name)]) for name in names]
+        return None if any(np.isnan(values)) else [value > 0 for value in values]
+
+    def _write_figures(self, case: Case) -> None:
+        flat = next(iter(case.heats.values()))[0].values.ndim == 2
+        for name, heats in case.heats.items():
+            for number, (heat, truth) in enumerate(zip(heats, case.truths, strict=True), start=1):
+                stem = case.folder / f"{_slug(name)}_{number:02d}_{_slug(heat.prompt)}"
+                if flat:
+                    save_figure(overlay_figure(case.picture, heat, style=self.style, truth=truth), f"{stem}.png")
+                    continue
+                for kind, draw in (("slices", orthogonal_figure), ("montage", montage_figure)):
+                    figure = draw(case.picture, heat, style=self.style, truth=truth, spacing_mm=_spacing_mm(case.item))
+                    save_figure(figure, f"{stem}_{kind}.png")
+        if flat:
+            rows = list(case.heats.values())
+            grid = grid_figure(case.picture, rows, present=case.present, truths=case.truths, style=self.style)
+            save_figure(grid, case.folder / "grid.png")
+
+    def _write_pages(self, case: Case) -> None:
+        for name, heats in case.heats.items():
+            panels = []
+            for heat, truth in zip(heats, case.truths, strict=True):
+                if heat.values.ndim == 2:
+                    panels.append(overlay_panel(case.picture, heat, style=self.style, truth=truth))
+                    continue
+                spacing_mm = _spacing_mm(case.item)
+                figure = orthogonal_figure(case.picture, heat, style=self.style, truth=truth, spacing_mm=spacing_mm)
+                panels.append(figure_panel(heat, figure, style=self.style))
+            page = explanation_page(panels, title=f"{case.item['id']}: {name}")
+            write_whole(case.folder / f"{_slug(name)}.html", page.encode())
+
+    def _write_report(self, case: Case) -> None:
+        item, clip = case.item, self.network.clip
+        text = str(item.get("text_original", item["text"]))
+        image = item["image"].as_tensor()[None].to(self.device)
+        for name, explain in self.text_methods.items():
+            found = explain(clip, image, text, item["input_ids"], item["token_spans"])
+            save_figure(report_figure(_tinted(text, found, name)), case.folder / f"report_{_slug(name)}.png")
+        spans = [span for span in sentence_spans(text) if text[slice(*span)].strip()]
+        name, method = next(iter(self.methods.items()))
+        ground = ReportGrounding(method.explainer, self.network.tokenizer)
+        found = ground(clip, image, [text[slice(*span)] for span in spans], spans)
+        panels = [
+            overlay_panel(case.picture, heat, style=self.style)
+            for heat in heats_of(found.heatmap[0].cpu(), found.scores[0], found.sentences, method=name)
+            if heat.values.ndim == 2
+        ]
+        if panels:
+            page = explanation_page(panels, title=f"{item['id']}: where each sentence lies ({name})")
+            write_whole(case.folder / "sentences.html", page.encode())
+
+
+def explain_cases(explain: CaseExplainer, cases: Iterable[Mapping[Any, Any]], *, progress: bool = True) -> Path:
+    """Explain prepared cases one after the other.
+
+    Args:
+        explain: what to do with each.
+        cases: items, as a dataset gives them.
+        progress: show a progress bar.
+
+    Returns:
+        ``explanations.csv``: one row per case, method and prompt.
+    """
+    rows = [row for case in tqdm(cases, desc="explaining", disable=not progress) for row in explain(case)]
+    table = write_csv(explain.output_dir / "explanations.csv", rows)
+    logger.info("%d maps: figures in %s, pictures and raw maps in the cases' folders beside it", len(rows), table)
+    return table
+
+
+def _row(item: Mapping[Any, Any], method: str, heat: Heat, truth: Truth | None) -> dict[str, Any]:
+    peak = np.unravel_index(int(heat.values.argmax()), heat.values.shape)
+    row: dict[str, Any] = {"id": item["id"], "method": method, "prompt": heat.prompt, "score": heat.score}
+    row |= {"total_heat": heat.total, "largest_heat": float(heat.values.max()), "peak": " ".join(map(str, peak))}
+    if truth is not None and truth.mask is not None:
+        positive = np.maximum(heat.values, 0)
+        row["share_in_truth"] = float(positive[truth.mask > 0].sum() / max(float(positive.sum()), 1e-12))
+        row["peak_in_truth"] = int(truth.mask[peak] > 0)
+    return row
+
+
+def _truths(item: Mapping[Any, Any], names: Sequence[str]) -> list[Truth | None]:
+    masks = item.get("truth")
+    if masks is None:
+        return [None] * len(names)
+    return [Truth(np.asarray(mask)) if bool(mask.any()) else None for mask in masks]
+
+
+def _tinted(text: str, found: WordWeights, method: str) -> TintedReport:
+    title = f"{method}: score {float(found.score):.3g}" + (", no word stands out" if found.flat else "")
+    spans = [(int(start), int(end)) for start, end in found.spans.tolist()]
+    return TintedReport(text, spans, found.weights.tolist(), title=title)
+
+
+def _spacing_mm(item: Mapping[Any, Any]) -> tuple[float, ...]:
+    """Between slices, rows and columns, as the image's affine says."""
+    affine = torch.as_tensor(item["image"].affine)[:3, :3].double()
+    return tuple(affine.norm(dim=0).tolist())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "case"

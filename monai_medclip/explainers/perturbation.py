@@ -25,7 +25,7 @@ class PerturbationExplainer(Explainer):
     They call the classifier itself, so the score they explain is its own by construction.
 
     Args:
-        baseline: what a removed pixel becomes, in the network's normalized input. ``"blur"``: the image under a Gaussian
+        baseline: what a removed pixel becomes, in the normalized input. ``"blur"``: the image under a Gaussian
             with sigma 1/16 of each axis; closest to images that the network knows, but what is larger than that hardly
             goes away. ``"mean"``: the image's own mean per channel. ``"black"``: intensity 0 before normalization. Or a
             number in normalized units, where 0 is the encoder's mean intensity.
@@ -57,7 +57,7 @@ class PerturbationExplainer(Explainer):
     def _judge(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> Tensor:
         """Scores (P B, F) of P copies of every image, copy by copy; the context is repeated with them."""
         copies = {
-            name: tensor.repeat_interleave(len(image) // len(tensor), 0)
+            name: tensor.repeat(len(image) // len(tensor), *(1,) * (tensor.ndim - 1))
             for name, tensor in context.items()
         }
         return self._scores(classifier, classifier(image, **copies))

@@ -98,6 +98,8 @@ class CaseExplainer:
         self.device = device
         if not self.methods:
             raise ValueError("no method to explain with: give at least one, such as {'Grad-ECLIP': ...}.")
+        if not network.findings:
+            raise ValueError("nothing is asked of the image: give prompts, such as --prompts \"['pleural effusion']\".")
         for method in self.methods.values():
             method.explainer.check(network if method.network is None else method.network)
 

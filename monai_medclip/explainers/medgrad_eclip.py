@@ -116,7 +116,7 @@ def entropy_weight(gray: Tensor, grid_size: Sequence[int], radius: int = 5) -> T
     Raises:
         ValueError: for an image whose patches all have the same entropy, as those of a constant one.
     """
-    pool = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[gray.ndim - 1]
+    pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[gray.ndim - 1]
     patches = pool(local_entropy(gray, radius).unsqueeze(1), tuple(grid_size)).flatten(2)  # (B, 1, P) bits
     contrast = patches.amax(dim=(1, 2)) - patches.amin(dim=(1, 2))
     if bool((flat := contrast < NO_CONTRAST_BITS).any()):

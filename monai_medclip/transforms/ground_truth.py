@@ -59,7 +59,7 @@ class LoadTruthd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its ``truth``."""
         item = dict(data)
-        for key in self.key_iterator(item):
+        for key in self.key_iterator(item) if self.names else ():
             item["truth"] = self._truth(item, item[key])
         return item
 

@@ -1,4 +1,4 @@
-"""Grid: methods below one another, prompts side by side, one scale per method."""
+"""Grid: the image and the methods below one another, prompts side by side, one scale per method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from monai_medclip.writers.figure import draw_legend, escaped, show
 from monai_medclip.writers.heat import Heat, number
-from monai_medclip.writers.overlay import DEFAULT_STYLE, OverlayStyle, full_scale, hidden, overlay
+from monai_medclip.writers.overlay import DEFAULT_STYLE, OverlayStyle, full_scale, hidden, overlay, rgb_image
 from monai_medclip.writers.saving import new_figure, put_notice
 from monai_medclip.writers.truth import Truth, draw_outlines, outlines
 
@@ -28,7 +28,7 @@ def grid_figure(
     truths: Sequence[Truth | None] | None = None,
     style: OverlayStyle = DEFAULT_STYLE,
 ) -> Figure:
-    """Every method's map of every prompt on one image.
+    """The image as it is in the first row, and below it every method's map of every prompt.
 
     The maps of a method share one scale, its largest value, so that a weak map looks weak. Each cell says its total
     heat; a prompt that is absent from the image is named so and framed, for heat there speaks against the method.
@@ -49,10 +49,14 @@ def grid_figure(
             raise ValueError(f"{name} has {len(given)} entries for {len(prompts)} prompts: give one each.")
     rows, columns = image.shape[:2]
     cell = float(np.clip(CELL_INCHES * columns / rows, 1.4, 5))
-    size = (cell * len(prompts) + 1.9, (CELL_INCHES + 0.3) * len(heats) + 1.6)
+    size = (cell * len(prompts) + 1.9, (CELL_INCHES + 0.3) * (len(heats) + 1) + 1.6)
     figure = new_figure(size)
-    all_axes = figure.subplots(len(heats), len(prompts), squeeze=False)
-    for axes_row, row in zip(all_axes, heats, strict=True):
+    all_axes = figure.subplots(len(heats) + 1, len(prompts), squeeze=False)
+    for index, axes in enumerate(all_axes[0]):
+        show(axes, rgb_image(image))
+        draw_outlines(axes, outlines(truths[index] if truths else None, (rows, columns)))
+    all_axes[0][0].set_ylabel("image", fontsize=9)
+    for axes_row, row in zip(all_axes[1:], heats, strict=True):
         shared = np.stack([heat.values for heat in row])  # (F, rows, columns)
         scale = style._replace(limit=full_scale(shared, style))
         for index, (axes, heat) in enumerate(zip(axes_row, row, strict=True)):

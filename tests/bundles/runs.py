@@ -14,7 +14,7 @@ BUNDLE = Path(__file__).parents[2] / "bundles" / "medclip"
 CONFIGS = BUNDLE / "configs"
 TASKS = ("train", "evaluate", "inference", "explain")
 OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
-NO_OVERLAYS = {*TASKS, "metadata", "mlflow"}
+NO_OVERLAYS = {*TASKS, "metadata", "mlflow", "comparison"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
 """Overlays on manifest.json for a part of the shared data."""
 

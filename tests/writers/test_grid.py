@@ -32,7 +32,10 @@ def heats() -> list[list[Heat]]:
 
 
 def test_every_cell_is_its_methods_map_of_its_prompt_on_the_methods_scale():
-    shown = pictures(grid_figure(IMAGE, heats(), style=OverlayStyle(threshold=0.3)))[: len(METHODS) * len(PROMPTS)]
+    drawn = pictures(grid_figure(IMAGE, heats(), style=OverlayStyle(threshold=0.3)))
+    for picture in drawn[:3]:
+        np.testing.assert_array_equal(picture, 0.5)  # the image as it is
+    shown = drawn[3 : 3 + len(METHODS) * len(PROMPTS)]
     for index, picture in enumerate(shown):
         heat = heats()[index // 3][index % 3]
         largest = list(METHODS.values())[index // 3]
@@ -51,7 +54,7 @@ def test_absent_findings_are_named_and_framed_and_say_their_total_heat():
     said = words(figure)
     assert "1 logit · present" in said
     assert "0 logit · absent" in said
-    cells = figure.axes[:9]
+    cells = figure.axes[3:12]
     framed = [cell.spines["left"].get_linewidth() > 1 for cell in cells]
     assert framed == [False, True, False] * 3
     assert cells[1].get_xlabel() == "total heat 16"  # 32 pixels of 0.5
@@ -64,7 +67,7 @@ def test_outlines_belong_to_their_prompt():
     mask = np.zeros(IMAGE.shape, bool)
     mask[5:9, 5:9] = True
     figure = grid_figure(IMAGE, heats(), truths=[None, Truth(mask), None])
-    assert [bool(cell.lines) for cell in figure.axes[:9]] == [False, True, False] * 3
+    assert [bool(cell.lines) for cell in figure.axes[:12]] == [False, True, False] * 4
     assert "ground truth" in words(figure)
 
 

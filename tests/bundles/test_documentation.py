@@ -42,6 +42,20 @@ def test_ten_lines_embed_a_trained_model(
         assert scores[0].tolist() == pytest.approx(written[item], abs=1e-4)  # in evaluation mode, no token dropped
 
 
+def test_the_explanation_page_draws_its_picture(
+    trained: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "medclip_output")
+    shutil.copy(next(iter(sorted((phantom / "images").rglob("*.dcm")))), "case.dcm")
+    (code,) = code_blocks("explain.md")
+    names: dict[str, Any] = {}
+    exec(compile(code, "explain.md", "exec"), names)
+    assert names["heatmap"].shape == (1, 1, 128, 128)
+    assert (tmp_path / "nodule.png").stat().st_size > 10_000
+    json.loads(code_blocks("explain.md", "json")[0])
+
+
 PAGES = [*sorted((HOW_TO.parent).rglob("*.md")), HOW_TO.parents[1] / "README.md"]
 
 

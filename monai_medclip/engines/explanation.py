@@ -55,14 +55,20 @@ class Case(NamedTuple):
     truths: list[Truth | None]  # one per prompt
     present: list[bool] | None  # one per prompt, if it is known of all
 
+    @property
+    def flat(self) -> bool:
+        """Whether the image has rows and columns only."""
+        return next(iter(self.heats.values()))[0].values.ndim == 2
+
 
 class CaseExplainer:
     """Explains prepared cases one by one and writes what it finds.
 
-    For each case a folder with, per method, a figure for every prompt, a page with a prompt switcher (``METHOD.html``) and the
-    raw maps on the scanner's grid (NIfTI, NPY); ``grid.png`` with all methods and prompts; volumes get orthogonal
-    slices and a montage. If the case has a report, ``report_METHOD.png`` shows which of its words carry the score of image and
-    report, and ``sentences.html`` where each sentence lies.
+    For each case a folder with, per method, a figure for every prompt, a page with a prompt switcher (``METHOD.html``)
+    and the raw maps on the scanner's grid (NIfTI, NPY); ``grid.png`` with all methods and prompts; volumes get
+    orthogonal slices and a montage. If the case has a report, ``report_METHOD.png`` shows which of its words carry the
+    score of image and report, and, of a 2D image, ``sentences.html`` where
+    each sentence lies.
 
     Args:
         network: the classifier.
@@ -111,8 +117,8 @@ class CaseExplainer:
                 (F, *spatial), ``text`` with ``input_ids`` and ``token_spans``.
 
         Returns:
-            One row per method and prompt: score, total and largest heat, where the largest is, and, with a ground truth, the share
-            of the heat inside it.
+            One row per method and prompt: score, total and largest heat, where the largest is, and, with a ground
+            truth, the share of the heat inside it.
         """
         case = self._explained(item)
         self._write_figures(case)
@@ -147,17 +153,16 @@ class CaseExplainer:
         return None if any(np.isnan(values)) else [value > 0 for value in values]
 
     def _write_figures(self, case: Case) -> None:
-        flat = next(iter(case.heats.values()))[0].values.ndim == 2
         for name, heats in case.heats.items():
             for number, (heat, truth) in enumerate(zip(heats, case.truths, strict=True), start=1):
                 stem = case.folder / f"{_slug(name)}_{number:02d}_{_slug(heat.prompt)}"
-                if flat:
+                if case.flat:
                     save_figure(overlay_figure(case.picture, heat, style=self.style, truth=truth), f"{stem}.png")
                     continue
                 for kind, draw in (("slices", orthogonal_figure), ("montage", montage_figure)):
                     figure = draw(case.picture, heat, style=self.style, truth=truth, spacing_mm=_spacing_mm(case.item))
                     save_figure(figure, f"{stem}_{kind}.png")
-        if flat:
+        if case.flat:
             rows = list(case.heats.values())
             grid = grid_figure(case.picture, rows, present=case.present, truths=case.truths, style=self.style)
             save_figure(grid, case.folder / "grid.png")
@@ -166,7 +171,7 @@ class CaseExplainer:
         for name, heats in case.heats.items():
             panels = []
             for heat, truth in zip(heats, case.truths, strict=True):
-                if heat.values.ndim == 2:
+                if case.flat:
                     panels.append(overlay_panel(case.picture, heat, style=self.style, truth=truth))
                     continue
                 spacing_mm = _spacing_mm(case.item)
@@ -176,24 +181,24 @@ class CaseExplainer:
             write_whole(case.folder / f"{_slug(name)}.html", page.encode())
 
     def _write_report(self, case: Case) -> None:
-        item, clip = case.item, self.network.clip
+        item = case.item
         text = str(item.get("text_original", item["text"]))
         image = item["image"].as_tensor()[None].to(self.device)
         for name, explain in self.text_methods.items():
-            found = explain(clip, image, text, item["input_ids"], item["token_spans"])
+            found = explain(self.network.clip, image, text, item["input_ids"], item["token_spans"])
             save_figure(report_figure(_tinted(text, found, name)), case.folder / f"report_{_slug(name)}.png")
-        spans = [span for span in sentence_spans(text) if text[slice(*span)].strip()]
+        if case.flat:
+            self._write_sentences(case, text, image)
+
+    def _write_sentences(self, case: Case, text: str, image: torch.Tensor) -> None:
         name, method = next(iter(self.methods.items()))
-        ground = ReportGrounding(method.explainer, self.network.tokenizer)
-        found = ground(clip, image, [text[slice(*span)] for span in spans], spans)
-        panels = [
-            overlay_panel(case.picture, heat, style=self.style)
-            for heat in heats_of(found.heatmap[0].cpu(), found.scores[0], found.sentences, method=name)
-            if heat.values.ndim == 2
-        ]
-        if panels:
-            page = explanation_page(panels, title=f"{item['id']}: where each sentence lies ({name})")
-            write_whole(case.folder / "sentences.html", page.encode())
+        spans = [span for span in sentence_spans(text) if text[slice(*span)].strip()]
+        sentences = [text[slice(*span)] for span in spans]
+        ground = ReportGrounding(method.explainer, self.network.tokenizer)(self.network.clip, image, sentences, spans)
+        heats = heats_of(ground.heatmap[0], ground.scores[0], ground.sentences, method=name)
+        panels = [overlay_panel(case.picture, heat, style=self.style) for heat in heats]
+        page = explanation_page(panels, title=f"{case.item['id']}: where each sentence lies ({name})")
+        write_whole(case.folder / "sentences.html", page.encode())
 
 
 def explain_cases(explain: CaseExplainer, cases: Iterable[Mapping[Any, Any]], *, progress: bool = True) -> Path:

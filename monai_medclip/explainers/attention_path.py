@@ -91,20 +91,24 @@ class AttentionExplainer(Explainer):
         return Walk(tokens, stages, self._scores(classifier, logits), logits)
 
     def _stage(self, encoder: AttentionAccess, entering: Tensor, block: int) -> Stage:
-        qkv = self._qkv(encoder, entering, block)
-        own_queries = qkv.q.shape[2] != entering.shape[1]
-        if block == encoder.num_blocks - 1 and encoder.pools_first_token:  # nothing else is read
+        first_only = reads_first_only(encoder, block)
+        short = encoder.first_qkv(entering, block) if first_only else None
+        qkv = self._heads(encoder.qkv(entering, block) if short is None else short)
+        own_queries = short is None and qkv.q.shape[2] != entering.shape[1]
+        if first_only:
             qkv = qkv._replace(q=qkv.q[:, :, :1])
         attention, context = attend(qkv)
         residual = None if own_queries else entering[:, : context.shape[1]]
         return Stage(qkv, attention, context, encoder.prefix_tokens(block), own_queries, residual=residual)
 
-    def _qkv(self, encoder: AttentionAccess, entering: Tensor, block: int) -> QKV:
-        return encoder.qkv(entering, block)
+    def _heads(self, qkv: QKV) -> QKV:
+        """The heads to attend with: the model's own."""
+        return qkv
 
-    def _to_grid(self, classifier: Any, values: Tensor) -> Tensor:
-        """Values per patch (B, F, P) -> (B, F, *grid)."""
-        return on_grid(classifier.image_encoder, values)
+
+def reads_first_only(encoder: AttentionAccess, block: int) -> bool:
+    """Whether nothing but the first token is read of what leaves a block."""
+    return block == encoder.num_blocks - 1 and encoder.pools_first_token
 
 
 def on_grid(encoder: AttentionAccess, values: Tensor) -> Tensor:

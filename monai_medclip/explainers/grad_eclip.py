@@ -16,7 +16,7 @@ from monai_medclip.explainers.attention_path import (
     read_rows,
     value_weights,
 )
-from monai_medclip.networks import QKV, AttentionAccess
+from monai_medclip.networks import QKV
 
 __all__ = ["GradECLIP"]
 
@@ -72,8 +72,7 @@ class GradECLIP(AttentionExplainer):
     def _lambda(self, stage: Stage) -> Tensor | float:
         return key_similarity(stage) if self.loosening == "lambda" else 1.0
 
-    def _qkv(self, encoder: AttentionAccess, entering: Tensor, block: int) -> QKV:
-        qkv = super()._qkv(encoder, entering, block)
+    def _heads(self, qkv: QKV) -> QKV:
         if self.heads == "native":
             return qkv
         return QKV(*(heads.transpose(1, 2).flatten(2).unsqueeze(1) for heads in qkv))  # (B, 1, N, D)

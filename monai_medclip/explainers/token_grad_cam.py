@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_medclip.explainers.attention_path import AttentionExplainer, Walk, on_grid
+from monai_medclip.explainers.attention_path import AttentionExplainer, Stage, Walk, on_grid, reads_first_only
 from monai_medclip.explainers.base import gradients
+from monai_medclip.networks import AttentionAccess
 
 __all__ = ["TokenGradCAM"]
 
@@ -40,6 +41,14 @@ class TokenGradCAM(AttentionExplainer):
         weights = entering_gradients(walk, 0 if self.include_prefix else prefix)  # (B, F, D)
         maps = F.relu(torch.einsum("bfd,bpd->bfp", weights, walk.tokens[:, prefix:]))
         return on_grid(classifier.image_encoder, maps), walk.scores
+
+    def _stage(self, encoder: AttentionAccess, entering: Tensor, block: int) -> Stage:
+        """Where the encoder can, without keys and values, which this method does not read: a cheaper way back."""
+        attended = encoder.attend_first(entering, block) if reads_first_only(encoder, block) else None
+        if attended is None:
+            return super()._stage(encoder, entering, block)
+        first = encoder.qkv(entering[:, :1], block)  # of the pooled token only
+        return Stage(first, *attended, encoder.prefix_tokens(block), False, residual=entering[:, :1])
 
 
 def entering_gradients(walk: Walk, first: int) -> Tensor:

@@ -30,6 +30,30 @@ def attend(qkv: QKV) -> tuple[Tensor, Tensor]:
     return attention, merge_heads(attention @ qkv.v)
 
 
+def attend_as_first(normalized: Tensor, weight: Tensor, bias: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor]:
+    """What the first token attends to, without keys and values of the others.
+
+    q (W y) = (W^T q) y, and A (W y) = W (A y): exact, and cheap to differentiate, as no D x D matrix meets all tokens.
+    The keys' bias adds the same to every score, which softmax does not see.
+
+    Args:
+        normalized: (B, N, D) tokens as the projections see them.
+        weight, bias: joint projection (3 D, D) and (3 D,) to queries, keys and values.
+        num_heads: H.
+
+    Returns:
+        attention (B, H, 1, N) and context (B, 1, D), as from `attend`.
+    """
+    to_q, to_k, to_v = weight.unflatten(0, (3, num_heads, -1))  # (H, dh, D) each
+    q = torch.einsum("bd,hcd->bhc", normalized[:, 0], to_q)
+    q_bias, _, v_bias = (0.0, 0.0, 0.0) if bias is None else bias.unflatten(0, (3, num_heads, -1))
+    sought = torch.einsum("bhc,hcd->bhd", q + q_bias, to_k)
+    attention = (torch.einsum("bhd,bnd->bhn", sought, normalized) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    seen = torch.einsum("bhn,bnd->bhd", attention, normalized)
+    context = torch.einsum("bhd,hcd->bhc", seen, to_v) + v_bias
+    return attention.unsqueeze(2), context.flatten(1).unsqueeze(1)
+
+
 def merge_heads(heads: Tensor) -> Tensor:
     """Concatenate heads: (B, H, N, dh) -> (B, N, H * dh)."""
     return heads.transpose(1, 2).flatten(2)
@@ -108,6 +132,14 @@ class AttentionAccess(Protocol):
 
     def qkv(self, tokens: Tensor, block: int) -> QKV:
         """Queries, keys and values per head of a block."""
+        ...
+
+    def attend_first(self, tokens: Tensor, block: int) -> tuple[Tensor, Tensor] | None:
+        """Attention and context of a block's first token alone, without keys and values; None where that is no gain."""
+        ...
+
+    def first_qkv(self, tokens: Tensor, block: int) -> QKV | None:
+        """As `qkv`, with the first token's query alone; None where that is no gain."""
         ...
 
     def leave(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
@@ -195,6 +227,19 @@ class StagedAttention:
     def qkv(self, tokens: Tensor, block: int) -> QKV:
         """Queries (B, H, Nq, dh), keys and values (B, H, N, dh) of a block for the tokens that enter it."""
         return self._stage(block).qkv(tokens)
+
+    def attend_first(self, tokens: Tensor, block: int) -> tuple[Tensor, Tensor] | None:
+        """Attention (B, H, 1, N) and context (B, 1, D) of the first token alone, without the others' keys and values.
+
+        None where the block offers no such shortcut.
+        """
+        shortcut = getattr(self._stage(block), "attend_first", None)
+        return shortcut(tokens) if shortcut else None
+
+    def first_qkv(self, tokens: Tensor, block: int) -> QKV | None:
+        """Query (B, H, 1, dh) of the first token, keys and values (B, H, N, dh) of all; None without a shortcut."""
+        shortcut = getattr(self._stage(block), "first_qkv", None)
+        return shortcut(tokens) if shortcut else None
 
     def leave(self, tokens: Tensor, context: Tensor, block: int) -> Tensor:
         """Tokens (B, Nq, D) that leave a block, from its heads' output (B, Nq, D) and the tokens that entered it.

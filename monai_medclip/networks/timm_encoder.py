@@ -12,8 +12,9 @@ from timm.layers import AttentionPoolLatent
 from timm.models import load_pretrained
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from monai_medclip.networks.attention import QKV, AttentionStage, StagedAttention, attend, split_heads
+from monai_medclip.networks.attention import QKV, AttentionStage, StagedAttention, attend, attend_as_first, split_heads
 from monai_medclip.networks.checkpoints import check_missing
 from monai_medclip.networks.image_encoder import network_input, per_axis, per_channel
 from monai_medclip.networks.pooled_only import cls_only_forward, reads_cls_only
@@ -38,6 +39,20 @@ class _BlockStage:
             split_heads(x, attention.num_heads) for x in attention.qkv(self.block.norm1(tokens)).chunk(3, dim=-1)
         )
         return QKV(attention.q_norm(q), attention.k_norm(k), v)
+
+    def first_qkv(self, tokens: Tensor) -> QKV:
+        attention, normalized = self.block.attn, self.block.norm1(tokens)
+        weight, bias, width = attention.qkv.weight, attention.qkv.bias, attention.attn_dim
+        q = F.linear(normalized[:, :1], weight[:width], None if bias is None else bias[:width])
+        kv = F.linear(normalized, weight[width:], None if bias is None else bias[width:])
+        q, k, v = (split_heads(x, attention.num_heads) for x in (q, *kv.chunk(2, dim=-1)))
+        return QKV(attention.q_norm(q), attention.k_norm(k), v)
+
+    def attend_first(self, tokens: Tensor) -> tuple[Tensor, Tensor] | None:
+        attention = self.block.attn
+        if not isinstance(attention.q_norm, nn.Identity) or not isinstance(attention.k_norm, nn.Identity):
+            return None
+        return attend_as_first(self.block.norm1(tokens), attention.qkv.weight, attention.qkv.bias, attention.num_heads)
 
     def finish(self, tokens: Tensor, context: Tensor) -> Tensor:
         block, attention = self.block, self.block.attn

@@ -190,6 +190,24 @@ def test_small_vit_has_four_hundred_thousand_parameters_and_refuses_odd_sizes() 
         SmallViT(100)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_token_alone_attends_as_among_all(variant: str) -> None:
+    encoder = tiny_vit(variant)
+    tokens = encoder.tokens_entering(torch.rand(2, 3, 32, 48), 1).detach().requires_grad_()
+    full = encoder.qkv(tokens, 1)
+    attention, context = attend(full._replace(q=full.q[:, :, :1]))
+    (gradient,) = torch.autograd.grad(context.square().sum(), tokens)
+    short = encoder.first_qkv(tokens, 1)
+    assert short is not None
+    torch.testing.assert_close((short.q, short.k, short.v), (full.q[:, :, :1], full.k, full.v), atol=1e-4, rtol=1e-4)
+    attended = encoder.attend_first(tokens, 1)
+    assert (attended is None) == (variant == "qk norm, layer scale")
+    if attended is not None:
+        torch.testing.assert_close(attended, (attention, context), atol=1e-4, rtol=1e-4)
+        (short_gradient,) = torch.autograd.grad(attended[1].square().sum(), tokens)
+        torch.testing.assert_close(short_gradient, gradient, atol=1e-3, rtol=1e-3)
+
+
 def test_rgb_checkpoint_in_a_gray_network_equals_the_repeated_image(tmp_path) -> None:
     encoder = tiny_vit()
     torch.save(encoder.trunk.state_dict(), tmp_path / "vit.pth")

@@ -30,8 +30,9 @@ def grid_figure(
 ) -> Figure:
     """The image as it is in the first row, and below it every method's map of every prompt.
 
-    The maps of a method share one scale, its largest value, so that a weak map looks weak. Each cell says its total
-    heat; a prompt that is absent from the image is named so and framed, for heat there speaks against the method.
+    The maps of a method share one scale, its largest value, so that a weak map looks weak. Each cell says the score
+    that it explains, since methods may explain networks of their own, and its total heat; a prompt that is absent from
+    the image is named so and framed, for heat there speaks against the method.
 
     Args:
         image: gray (rows, columns) or RGB (rows, columns, 3), 0 to 1, in display order.
@@ -62,7 +63,7 @@ def grid_figure(
         for index, (axes, heat) in enumerate(zip(axes_row, row, strict=True)):
             show(axes, overlay(image, heat.values, scale))
             draw_outlines(axes, outlines(truths[index] if truths else None, (rows, columns)))
-            axes.set_xlabel(f"total heat {number(heat.total)}", fontsize=7.5, labelpad=2)
+            axes.set_xlabel(f"score {number(heat.score)}, total heat {number(heat.total)}", fontsize=7.5, labelpad=2)
             if present is not None and not present[index]:
                 axes.spines[:].set(color=_ABSENT, linewidth=2, linestyle=(0, (3, 2)))
         axes_row[0].set_ylabel(escaped(textwrap.fill(row[0].method, 22)), fontsize=9)
@@ -86,12 +87,12 @@ def _kind(heat: Heat) -> tuple[str, str, str]:
 
 
 def _head(axes_row: np.ndarray, row: Sequence[Heat], present: Sequence[bool] | None, cell_inches: float) -> None:
-    """Prompt, score and presence above each column."""
+    """Prompt and presence above each column."""
     width = max(12, int(cell_inches * 11))
     for index, (axes, heat) in enumerate(zip(axes_row, row)):
         absent = present is not None and not present[index]
-        state = "" if present is None else " · absent" if absent else " · present"
-        title = f"{escaped(textwrap.fill(heat.prompt, width))}\n{heat.score_label}{state}"
+        state = "" if present is None else "\nabsent" if absent else "\npresent"
+        title = f"{escaped(textwrap.fill(heat.prompt, width))}{state}"
         axes.set_title(title, fontsize=8.5, color=_ABSENT if absent else _PRESENT)
 
 
@@ -102,9 +103,11 @@ def _notes(
     style: OverlayStyle,
 ) -> list[str]:
     scaling = " and ".join(dict.fromkeys(heat.scaling for row in heats for heat in row))
+    units = " and ".join(dict.fromkeys(heat.score_units for row in heats for heat in row))
     notes = [
         f"maps: {scaling}, one scale per row; tinted from {100 * style.threshold:g} % of the row's full scale; "
-        f"color map: {style.color_map}; total heat: sum over the pixels of a map, in its unit"
+        f"color map: {style.color_map}; score: what a map explains ({units}); total heat: sum over the pixels of a map, "
+        "in its unit"
     ]
     marks = ["dashed frame: the finding is absent from the image"] if present and not all(present) else []
     marks += ["cyan outline: ground truth"] if any(truth is not None for truth in truths or ()) else []

@@ -52,13 +52,13 @@ def test_each_row_has_its_legend_over_its_own_range():
 def test_absent_findings_are_named_and_framed_and_say_their_total_heat():
     figure = grid_figure(IMAGE, heats(), present=[True, False, True])
     said = words(figure)
-    assert "1 logit · present" in said
-    assert "0 logit · absent" in said
+    assert "nodule\npresent" in said
+    assert "pleural effusion\nabsent" in said
     cells = figure.axes[3:12]
     framed = [cell.spines["left"].get_linewidth() > 1 for cell in cells]
     assert framed == [False, True, False] * 3
-    assert cells[1].get_xlabel() == "total heat 16"  # 32 pixels of 0.5
-    assert cells[4].get_xlabel() == "total heat 0.16"
+    assert cells[1].get_xlabel() == "score 0, total heat 16"  # 32 pixels of 0.5
+    assert cells[4].get_xlabel() == "score 0, total heat 0.16"
     assert RESEARCH_USE in said
     assert "absent" not in words(grid_figure(IMAGE, heats()))
 

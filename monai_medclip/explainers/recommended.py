@@ -92,8 +92,10 @@ def _layer_norm(
     return scaled if bias is None else scaled + bias
 
 
-def _unit_length(vectors: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, **_: Any) -> Tensor:
-    return vectors / vectors.detach().norm(p, dim, keepdim=True).clamp_min(eps)
+def _unit_length(
+    vectors: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Tensor:
+    return torch.div(vectors, vectors.detach().norm(p, dim, keepdim=True).clamp_min(eps), out=out)
 
 
 _FIXED: Mapping[Callable[..., Any], Callable[..., Any]] = {F.layer_norm: _layer_norm, F.normalize: _unit_length}

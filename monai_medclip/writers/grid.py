@@ -106,8 +106,8 @@ def _notes(
     units = " and ".join(dict.fromkeys(heat.score_units for row in heats for heat in row))
     notes = [
         f"maps: {scaling}, one scale per row; tinted from {100 * style.threshold:g} % of the row's full scale; "
-        f"color map: {style.color_map}; score: what a map explains ({units}); total heat: sum over the pixels of a map, "
-        "in its unit"
+        f"color map: {style.color_map}; score: what a map explains ({units}); "
+        "total heat: sum over the pixels of a map, in its unit"
     ]
     marks = ["dashed frame: the finding is absent from the image"] if present and not all(present) else []
     marks += ["cyan outline: ground truth"] if any(truth is not None for truth in truths or ()) else []

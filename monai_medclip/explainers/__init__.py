@@ -16,6 +16,7 @@ from monai_medclip.explainers.medgrad_eclip import MedGradECLIP
 from monai_medclip.explainers.occlusion import Occlusion
 from monai_medclip.explainers.patch_similarity import PatchSimilarity
 from monai_medclip.explainers.perturbation import PerturbationExplainer
+from monai_medclip.explainers.recommended import ConservativePropagation, recommended
 from monai_medclip.explainers.rise import RISE
 from monai_medclip.explainers.rollout import AttentionRollout
 from monai_medclip.explainers.surrogates import LIME, KernelSHAP
@@ -33,6 +34,7 @@ __all__ = [
     "AttentionRollout",
     "CentreBlob",
     "Chefer",
+    "ConservativePropagation",
     "Contributions",
     "Explainer",
     "Explanation",
@@ -54,4 +56,5 @@ __all__ = [
     "TokenGradCAM",
     "UnfaithfulError",
     "local_entropy",
+    "recommended",
 ]

@@ -13,6 +13,20 @@ from monai_medclip.metrics.classification import (
     youden_threshold,
 )
 from monai_medclip.metrics.epoch import ClassificationMetric, EpochMetric, RetrievalMetric
+from monai_medclip.metrics.localization import (
+    Localization,
+    LocalizationFigure,
+    Overlap,
+    binarize,
+    contrast_to_noise,
+    energy_in_mask,
+    grid_ceiling,
+    localization_figure,
+    localize,
+    overlap,
+    pointing_chance,
+    pointing_game,
+)
 from monai_medclip.metrics.retrieval import DirectionReport, ProtocolReport, RetrievalReport, retrieval
 
 __all__ = [
@@ -22,13 +36,25 @@ __all__ = [
     "EpochMetric",
     "FindingReport",
     "Interval",
+    "Localization",
+    "LocalizationFigure",
+    "Overlap",
     "ProtocolReport",
     "RetrievalMetric",
     "RetrievalReport",
     "Tercile",
     "TercileReport",
     "auc_by_tercile",
+    "binarize",
     "classification",
+    "contrast_to_noise",
+    "energy_in_mask",
+    "grid_ceiling",
+    "localization_figure",
+    "localize",
+    "overlap",
+    "pointing_chance",
+    "pointing_game",
     "retrieval",
     "youden_threshold",
 ]

@@ -78,7 +78,7 @@ def _check_the_explanations(overlay: str, overrides: dict[str, Any], out: Path) 
     run("explain", overlay, **overrides, cases=1)
     with (out / "explanations" / "explanations.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 3 * len({row["prompt"] for row in rows})
+    assert len(rows) == 4 * len({row["prompt"] for row in rows})
     (case,) = (folder for folder in (out / "explanations").iterdir() if folder.is_dir())
     assert {"grid.png", "Chefer.html", "report_Chefer.png", "sentences.html"} <= {file.name for file in case.iterdir()}
     assert len(list((case / "maps").glob("*.nii.gz"))) == len(rows)

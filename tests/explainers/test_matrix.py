@@ -33,6 +33,7 @@ ATTENTION: dict[str, list[dict[str, Any]]] = {
     "GradECLIP": [{}, {"blocks": None}, {"loosening": "none", "target": "cosine"}, {"heads": "published"}],
     "AttentionGradCAM": [{}],
     "TokenGradCAM": [{}],
+    "ConservativePropagation": [{}],
     "Chefer": [{}, {"blocks": 1}],
     "AttentionRollout": [{}],
     "PatchSimilarity": [{}],

@@ -1,0 +1,251 @@
+"""Where do explainers point on phantom lesions: the localization tables, from finished runs of the default config.
+
+python benchmarks/phantom_explainers.py RUN [RUN ...] --dataset-dir medclip_data/phantom --split test --output-dir out
+
+Writes cases.csv (one row per run, method and present finding), figures.csv (means with 95 % intervals over patients,
+a patient drawn with all its findings and runs), counterfactual.csv, and figures.md, which is the same to read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+from tqdm import tqdm
+
+from monai_medclip.audits.localization import LesionCases, counterfactual_heat, heatmaps_of, localization_rows
+from monai_medclip.cli import bundle_root
+from monai_medclip.data import PhantomPatient, read_manifest
+from monai_medclip.data.phantom_lesions import FINDING_NAMES, FOCAL
+from monai_medclip.engines import write_csv
+from monai_medclip.explainers import (
+    LIME,
+    M2IB,
+    RISE,
+    AttentionGradCAM,
+    AttentionRollout,
+    CentreBlob,
+    Chefer,
+    Explainer,
+    GradECLIP,
+    IntegratedGradients,
+    KernelSHAP,
+    MedGradECLIP,
+    Occlusion,
+    PatchSimilarity,
+    RandomMap,
+    TokenGradCAM,
+)
+from monai_medclip.explainers.recommended import recommended
+from monai_medclip.metrics.localization import grid_ceiling, localization_figure
+
+CEILING = "ceiling of the patch grid"
+METHODS: dict[str, Callable[[], Explainer]] = {
+    "recommended": recommended,
+    "Chefer": Chefer,
+    "Chefer, last block": lambda: Chefer(blocks=1),
+    "Grad-ECLIP": GradECLIP,
+    "Grad-ECLIP, all blocks": lambda: GradECLIP(blocks=None),
+    "Grad-ECLIP, published heads": lambda: GradECLIP(heads="published"),
+    "MedGrad E-CLIP": MedGradECLIP,
+    "attention Grad-CAM": AttentionGradCAM,
+    "patch-token Grad-CAM": TokenGradCAM,
+    "attention rollout": AttentionRollout,
+    "patch similarity": PatchSimilarity,
+    "integrated gradients": lambda: IntegratedGradients(baseline="mean", steps=10),
+    "occlusion": lambda: Occlusion(baseline="mean"),
+    "RISE": lambda: RISE(masks=1000, cells=16, normalize="observed", baseline="mean"),
+    "KernelSHAP": lambda: KernelSHAP(baseline="mean"),
+    "LIME": lambda: LIME(baseline="mean"),
+    "M2IB": M2IB,
+    "centre blob": CentreBlob,
+    "random": RandomMap,
+}
+SLOW = ("integrated gradients", "occlusion", "RISE", "KernelSHAP", "LIME", "M2IB")
+COUNTERFACTUAL = ("recommended", "Chefer", "Grad-ECLIP", "MedGrad E-CLIP")
+ABOUT = ("run", "method", "finding", "patient", "focal", "size", "third", "alone")
+Row = dict[str, Any]
+
+
+def trained(run: str) -> tuple[Any, Callable[[dict[str, Any]], dict[str, Any]]]:
+    """The classifier and the image transforms as the inference config builds them; nothing is written to the run."""
+    parser = ConfigParser()
+    parser.read_config(str(Path(str(bundle_root())) / "configs" / "inference.json"))
+    parser["output_dir"] = run
+    parser.get_parsed_content("clip").load(parser.get_parsed_content("model_file"))
+    return parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("image_preprocessing")
+
+
+def lesion_cases(items: Sequence[dict[str, Any]], prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> LesionCases:
+    """Images, masks and sizes of manifest items."""
+    images = [prepare({"image": item["image"]})["image"].as_tensor() for item in tqdm(items, "images", leave=False)]
+    masks = torch.zeros(len(items), len(FINDING_NAMES), *images[0].shape[1:], dtype=torch.bool)
+    sizes = np.full(masks.shape[:2], np.nan)
+    for number, item in enumerate(items):
+        for name, file in item.get("masks", {}).items():
+            masks[number, FINDING_NAMES.index(name)] = torch.from_numpy(np.asarray(Image.open(file)) > 0)
+        for lesion in item["meta"]["findings"]:
+            sizes[number, FINDING_NAMES.index(lesion["name"])] = lesion["size_mm"]
+    return LesionCases(FINDING_NAMES, torch.stack(images), masks, sizes, tuple(item["patient_id"] for item in items))
+
+
+def judged(run: str, classifier: Any, cases: LesionCases, options: argparse.Namespace) -> Iterator[Row]:
+    """Rows of every method, and of a perfect map on the patch grid; the slow methods see the first patients only."""
+    for name in tqdm([CEILING, *options.methods], desc=run):
+        chosen = cases.first(options.slow_patients) if name in SLOW else cases
+        maps = (
+            ceiling(classifier, chosen) if name == CEILING else heatmaps_of(METHODS[name](), classifier, chosen.images)
+        )
+        rows = localization_rows(
+            maps, chosen, tolerances=options.tolerances, thresholds=["otsu", "mean", 0.5], focal=FOCAL
+        )
+        yield from ({"run": Path(run).name, "method": name, **row} for row in rows)
+
+
+def ceiling(classifier: Any, cases: LesionCases) -> torch.Tensor:
+    """What a perfect method would draw on this network's patches, (B, F, *spatial)."""
+    maps, present = torch.zeros(cases.masks.shape), torch.from_numpy(cases.present)
+    maps[present] = torch.from_numpy(grid_ceiling(cases.masks[present], classifier.image_encoder.grid_size)).float()
+    return maps
+
+
+def counterfactuals(run: str, classifier: Any, cases: LesionCases, options: argparse.Namespace) -> Iterator[Row]:
+    """Heat under the lesion, with it and in the same patient drawn without it."""
+    for finding in tqdm(FINDING_NAMES, desc=f"{run}, counterfactuals"):
+        f = FINDING_NAMES.index(finding)
+        chosen = np.flatnonzero(cases.present[:, f])[: options.counterfactual_patients]
+        patients = tuple(cases.patients[k] for k in chosen)
+        with_it, without_it = (drawn(classifier, cases, patients, out) for out in ((), (finding,)))
+        part = LesionCases(FINDING_NAMES, with_it, cases.masks[chosen], cases.sizes[chosen], patients)
+        for name in (name for name in COUNTERFACTUAL if name in options.methods):
+            heat = counterfactual_heat(METHODS[name](), classifier, part, without_it, finding, progress=False)
+            about = {"run": Path(run).name, "method": name, "finding": finding, "cases": len(chosen)}
+            yield about | {"falls": float(heat.falls.mean()), "remaining": heat.remaining}
+
+
+def drawn(classifier: Any, cases: LesionCases, patients: Sequence[str], without: tuple[str, ...]) -> torch.Tensor:
+    """The patients' radiographs as the network takes them, straight from the generator, (B, 1, rows, columns)."""
+    encoder, images = classifier.image_encoder, []
+    for patient in patients:
+        seed, index = map(int, patient.removeprefix("phantom").split("_"))
+        images.append(torch.from_numpy(PhantomPatient(seed, index).xray(cases.images.shape[-1], without).image).float())
+    return (torch.stack(images).unsqueeze(1) - encoder.mean[0]) / encoder.std[0]
+
+
+def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Focal findings together, alone in their image, and by thirds of their size; then every finding by itself."""
+    focal = [row for row in rows if row["focal"]]
+    yield "focal", focal
+    yield "focal, alone", [row for row in focal if row["alone"]]
+    for third, name in enumerate(("smallest", "middle", "largest")):
+        yield f"focal, {name} third", [row for row in focal if row["third"] == third]
+    for finding in FINDING_NAMES:
+        yield finding, [row for row in rows if row["finding"] == finding]
+
+
+def figures(rows: Sequence[Row], bootstrap: int) -> list[Row]:
+    """Mean, interval and number of cases for every method, group and figure."""
+    found: list[Row] = []
+    for method in tqdm(dict.fromkeys(row["method"] for row in rows), desc="intervals"):
+        for group, chosen in groups([row for row in rows if row["method"] == method]):
+            patients = [row["patient"] for row in chosen]
+            for column in (name for name in (chosen or [{}])[0] if name not in ABOUT):
+                mean, interval, cases = localization_figure(
+                    [row[column] for row in chosen], groups=patients, bootstrap=bootstrap
+                )
+                about = {"method": method, "group": group, "figure": column, "cases": cases}
+                found.append(
+                    about | {"mean": mean, "low": interval and interval.low, "high": interval and interval.high}
+                )
+    return found
+
+
+def markdown(found: Sequence[Row], heat: Sequence[Row], options: argparse.Namespace) -> str:
+    """The tables to read."""
+    at = {(row["method"], row["group"], row["figure"]): row for row in found}
+    methods = list(dict.fromkeys(row["method"] for row in found))
+    exact, *near = (f"pointing_{pixels:g}" for pixels in options.tolerances)
+
+    def cell(method: str, group: str, name: str, *, interval: bool = False) -> str:
+        row = at.get((method, group, name))
+        if row is None:  # none of the few patients of a slow method has it
+            return "-"
+        return f"{row['mean']:.2f}" + (f" [{row['low']:.2f}, {row['high']:.2f}]" if interval else "")
+
+    def table(title: str, head: Sequence[str], line: Callable[[str], Sequence[str]]) -> list[str]:
+        rows = [" | ".join([method, *line(method)]) for method in methods]
+        return ["", f"### {title}", "", " | ".join(["method", *head]), "|".join(["---"] * (len(head) + 1)), *rows]
+
+    chance = ", ".join(f"{name} {at[methods[0], 'focal', name + '_chance']['mean']:.3f}" for name in (exact, *near))
+    blob = at.get(("centre blob", "focal", "energy"), {"mean": np.nan})["mean"]
+    lines = [
+        f"{options.split} patients, {len(options.runs)} runs; 95 % intervals over patients; chance: {chance}.",
+        f"{', '.join(SLOW)}: the first {options.slow_patients} patients only.",
+    ]
+    more = ("pointing_any", "dice_otsu", "iou_otsu", "auprc", "auroc", "cnr")
+    lines += table(
+        "Focal findings",
+        ["cases", exact, *near, "energy", "energy / centre blob", *more],
+        lambda m: [
+            str(at[m, "focal", exact]["cases"]),
+            *(cell(m, "focal", name, interval=True) for name in (exact, *near, "energy")),
+            f"{at[m, 'focal', 'energy']['mean'] / blob:.1f}",
+            *(cell(m, "focal", name) for name in more),
+        ],
+    )
+    parts = list(dict.fromkeys(row["group"] for row in found))[1:]
+    lines += table(
+        f"{' / '.join((exact, *near))} by finding and size",
+        parts,
+        lambda m: [" / ".join(cell(m, group, name) for name in (exact, *near)) for group in parts],
+    )
+    lines += ["", "### Without the finding", "", "run | method | finding | cases | heat falls in | heat that remains"]
+    lines += ["---|---|---|---|---|---"]
+    lines += [
+        f"{r['run']} | {r['method']} | {r['finding']} | {r['cases']} | {r['falls']:.2f} | {r['remaining']:.2f}"
+        for r in heat
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help="folders of finished training runs")
+    parser.add_argument("--dataset-dir", default="medclip_data/phantom")
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="choose on val, report test")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--tolerances", nargs="+", type=float, default=[0, 8], help="pixels; one token is 8")
+    parser.add_argument("--patients", type=int, help="only the first of the split")
+    parser.add_argument("--slow-patients", type=int, default=40)
+    parser.add_argument("--counterfactual-patients", type=int, default=60)
+    parser.add_argument("--bootstrap", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output-dir", default="localization")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    heat: list[Row] = []
+    items = read_manifest(Path(options.dataset_dir) / "manifest.csv", split=options.split)[: options.patients]
+    for run in options.runs:
+        classifier, prepare = trained(run)
+        cases = lesion_cases(items, prepare)
+        rows += judged(run, classifier, cases, options)
+        heat += counterfactuals(run, classifier, cases, options)
+    folder = Path(options.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = figures(rows, options.bootstrap)
+    for name, table in (("cases", rows), ("figures", found), ("counterfactual", heat)):
+        write_csv(folder / f"{name}.csv", table)
+    text = markdown(found, heat, options)
+    (folder / "figures.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

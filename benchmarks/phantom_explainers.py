@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from tqdm import tqdm
 
-from monai_medclip.audits.localization import LesionCases, counterfactual_heat, heatmaps_of, localization_rows
+from monai_medclip.audits import LesionCases, counterfactual_heat, heatmaps_of, localization_rows
 from monai_medclip.cli import bundle_root
 from monai_medclip.data import PhantomPatient, read_manifest
 from monai_medclip.data.phantom_lesions import FINDING_NAMES, FOCAL
@@ -41,8 +41,8 @@ from monai_medclip.explainers import (
     PatchSimilarity,
     RandomMap,
     TokenGradCAM,
+    recommended,
 )
-from monai_medclip.explainers.recommended import recommended
 from monai_medclip.metrics.localization import grid_ceiling, localization_figure
 
 CEILING = "ceiling of the patch grid"
@@ -120,6 +120,8 @@ def counterfactuals(run: str, classifier: Any, cases: LesionCases, options: argp
     for finding in tqdm(FINDING_NAMES, desc=f"{run}, counterfactuals"):
         f = FINDING_NAMES.index(finding)
         chosen = np.flatnonzero(cases.present[:, f])[: options.counterfactual_patients]
+        if not len(chosen):
+            continue
         patients = tuple(cases.patients[k] for k in chosen)
         with_it, without_it = (drawn(classifier, cases, patients, out) for out in ((), (finding,)))
         part = LesionCases(FINDING_NAMES, with_it, cases.masks[chosen], cases.sizes[chosen], patients)

@@ -1,4 +1,4 @@
-"""The method that localized best on validation phantoms: relevance carried to the pixels with attention held fixed."""
+"""The method that localized best on phantoms: the score's gradient carried to the pixels, attention held fixed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,27 @@ __all__ = ["ConservativePropagation", "recommended"]
 
 
 class ConservativePropagation(AttentionExplainer):
-    """ReLU(G_sigma * sum_c (x_c - mean_c) dS/dx_c), where attention weights and normalization scales count as constant.
+    """ReLU(G_sigma * sum_c (x_c - mean_c) dS/dx_c), with attention weights and normalization scales held constant.
 
-    The score is then nearly linear in the tokens, and what it owes to a patch is carried through every block to the
-    pixels: also where the last attention reads a background token that collected the finding in an earlier block,
-    which leaves maps of the last attention empty at the lesion. x - mean is the image beside its own mean gray.
+    What is left is nearly linear in the tokens, so what the score owes to a place is carried through every block to
+    the pixels x, each beside the mean gray of its own image; G_sigma gathers them. Methods that read the last
+    attention alone ask what its tokens hold, and after one block of mixing that need not be the patch below them.
+    The numbers are not exact effects of removing a place: attention would then look elsewhere.
+
+    Evidence (``python benchmarks/phantom_explainers.py``, three seeds of the default training, 600 test patients, 1671
+    focal findings; chosen on the validation patients): pointing game 0.86 [0.84, 0.88], within one token 0.87, where
+    chance is 0.015 and 0.052; Chefer 0.23 and 0.47, Grad-ECLIP 0.10 and 0.15. Where it is the only focal lesion, 0.98
+    and 0.99: four of five misses lie on another focal lesion, which these models mix up. Energy in mask 0.27, centre
+    blob 0.03. In the same patients without the finding, 1 to 14 % of a focal finding's heat remains. Weak on the
+    enlarged heart: 0.35, where the centre blob has 0.86.
 
     Args:
         sigma: of the Gaussian that gathers the pixels' contributions, in patches; greater than 0.
         target, verify: see `Explainer`.
 
     References:
-        Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation, ICML 2022, Eq. 9-10.
+        Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation, ICML 2022:
+        its rules for attention heads and for layer normalization, here also for the embedding's unit length.
     """
 
     name = "conservative propagation"
@@ -65,7 +74,13 @@ class ConservativePropagation(AttentionExplainer):
 
 
 def recommended(*, verify: bool = False) -> ConservativePropagation:
-    """The method with the best pointing game on validation phantoms, as `ConservativePropagation` states."""
+    """The method that localized best on validation phantoms, at its defaults.
+
+    Evidence, by ``benchmarks/phantom_explainers.py`` on the default model (3 seeds, 600 test patients each, judged once):
+    pointing game at tolerance 0 on focal lesions 0.86 [0.84, 0.88], Chefer 0.23, Grad-ECLIP 0.10, chance 0.015; energy
+    in the mask 10.4 times the centre blob's; without the finding the heat at its place falls to 0.01 to 0.14. On other
+    networks it is unproven: judge it there before trusting it.
+    """
     return ConservativePropagation(verify=verify)
 
 

@@ -18,7 +18,8 @@ class Chefer(AttentionExplainer):
     """R = I; per block R += mean_h(ReLU(G * A)) R; the map is R[cls, patches], G = dS/dA.
 
     Only the row that is read is carried, from the last block to the first, so nothing of size N x N is multiplied.
-    A pooling attention comes last, with its own queries. Without either, rows of all tokens are averaged.
+    A pooling attention comes last, with its own queries. Without either, rows of all tokens are averaged. Images of a
+    batch are explained one after the other, so that memory does not grow with the batch.
 
     Args:
         blocks: how many of the last attention stages; None for all.
@@ -35,8 +36,13 @@ class Chefer(AttentionExplainer):
         super().__init__(blocks=blocks, target=target, verify=verify)
 
     def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        walk = self.walk(classifier, image, context)
-        return on_grid(classifier.image_encoder, relevance(walk)), walk.scores
+        parts = []
+        for item in range(len(image)):  # all blocks' activations are kept, so of one image at a time
+            one = slice(item, item + 1)
+            walk = self.walk(classifier, image[one], {name: tensor[one] for name, tensor in context.items()})
+            parts.append((on_grid(classifier.image_encoder, relevance(walk)).detach(), walk.scores.detach()))
+        maps, scores = zip(*parts, strict=True)
+        return torch.cat(maps), torch.cat(scores)
 
 
 def relevance(walk: Walk) -> Tensor:

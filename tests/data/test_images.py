@@ -49,3 +49,10 @@ def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
     for path in ("empty", "absent.png"):
         with pytest.raises(FileNotFoundError, match=f"{path}: neither an image file nor a folder"):
             image_items(tmp_path / path)
+
+
+def test_a_report_goes_to_items_that_bring_none(tmp_path: Path) -> None:
+    (tmp_path / "film.png").touch()
+    items = image_items([tmp_path / "film.png", {"image": "b.dcm", "id": "b", "text": "Own."}], text="Given.")
+    assert [item["text"] for item in items] == ["Own.", "Given."]
+    assert "text" not in image_items(tmp_path / "film.png")[0]

@@ -41,9 +41,7 @@ def test_blocks_add_up_each_after_its_own_relu() -> None:
 
 def test_published_heads_explain_another_model_and_say_so() -> None:
     network, image = classifier(), images()
-    published = GradECLIP(heads="published", verify=True).explain(
-        network, image
-    )  # no error: it does not claim to be it
+    published = GradECLIP(heads="published", verify=True).explain(network, image)  # no error
     assert not torch.allclose(published.scores, network(image), atol=1e-3)
     assert not torch.allclose(published.heatmap, GradECLIP()(network, image))
     assert not GradECLIP(heads="published").explains_own_score
@@ -51,7 +49,7 @@ def test_published_heads_explain_another_model_and_say_so() -> None:
 
 @pytest.mark.parametrize("wrong", [{"loosening": "some"}, {"heads": "two"}, {"blocks": 0}, {"target": "p"}])
 def test_unknown_settings_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="use|at least"):
+    with pytest.raises(ValueError, match=r"use|at least"):
         GradECLIP(**wrong)  # type: ignore[arg-type]
 
 

@@ -192,9 +192,10 @@ class CaseExplainer:
 
     def _write_sentences(self, case: Case, text: str, image: torch.Tensor) -> None:
         name, method = next(iter(self.methods.items()))
+        network = self.network if method.network is None else method.network
         spans = [span for span in sentence_spans(text) if text[slice(*span)].strip()]
         sentences = [text[slice(*span)] for span in spans]
-        ground = ReportGrounding(method.explainer, self.network.tokenizer)(self.network.clip, image, sentences, spans)
+        ground = ReportGrounding(method.explainer, network.tokenizer)(network.clip, image, sentences, spans)
         heats = heats_of(ground.heatmap[0], ground.scores[0], ground.sentences, method=name)
         panels = [overlay_panel(case.picture, heat, style=self.style) for heat in heats]
         page = explanation_page(panels, title=f"{case.item['id']}: where each sentence lies ({name})")

@@ -69,7 +69,7 @@ class Explainer(ABC):
                 f"{self.name} shows places in an image, and precomputed features have none. Use FeatureContributions, "
                 "or put the network that made the features in front of the CLIP (BackboneClassifier)."
             )
-        if self.target == "cosine" and not hasattr(_plain(classifier), "as_cosine"):
+        if self.target == "cosine" and not hasattr(uncompiled(classifier), "as_cosine"):
             raise TypeError(f"{type(classifier).__name__} has no cosine to explain: use target='logit'.")
         self._check(classifier)
 
@@ -88,13 +88,13 @@ class Explainer(ABC):
             TypeError: a combination that makes no sense.
             UnfaithfulError: the explained score differs from the model's own.
         """
-        classifier = _plain(classifier)
+        classifier = uncompiled(classifier)
         self.check(classifier)
         missing = set(classifier.context_keys) - set(context)
         if missing:
             raise ValueError(f"the classifier also needs {', '.join(sorted(missing))}: give them by name.")
         with undisturbed(classifier):
-            image, context = _detached(image), {name: _detached(tensor) for name, tensor in context.items()}
+            image, context = detached(image), {name: detached(tensor) for name, tensor in context.items()}
             maps, scores = self._maps(classifier, image, context)
             size = image.shape[2:]
             return Explanation(upsample(maps.detach().float(), size), scores.detach().float())
@@ -114,7 +114,7 @@ class Explainer(ABC):
         return classifier.as_cosine(logits) if self.target == "cosine" else logits
 
     def _encoder(self, classifier: Classifier) -> Any:
-        return _plain(classifier).image_encoder
+        return uncompiled(classifier).image_encoder
 
     def _must_verify(self, classifier: Classifier) -> bool:
         """Whether this call has to compare scores: the first one for this network and method, or always."""
@@ -143,12 +143,13 @@ class Explainer(ABC):
 _VERIFIED: weakref.WeakKeyDictionary[Any, set[tuple[str, Any]]] = weakref.WeakKeyDictionary()
 
 
-def _plain(classifier: Any) -> Any:
+def uncompiled(classifier: Any) -> Any:
     """The module inside ``torch.compile``'s wrapper: compiled graphs cannot be entered halfway."""
     return getattr(classifier, "_orig_mod", classifier)
 
 
-def _detached(tensor: Tensor) -> Tensor:
+def detached(tensor: Tensor) -> Tensor:
+    """A plain tensor that may meet gradients, whatever mode it was made in."""
     plain = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
     return plain.clone() if plain.is_inference() else plain.detach()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monai_medclip.explainers.base import UnfaithfulError, gradients, undisturbed
+from monai_medclip.explainers.base import UnfaithfulError, detached, gradients, uncompiled, undisturbed
 from monai_medclip.networks import Classifier, ProbeClassifier, ZeroShotClassifier
 
 __all__ = ["Contributions", "FeatureContributions", "NamedFeature"]
@@ -89,7 +89,7 @@ class FeatureContributions:
             TypeError: for a classifier of images, or one whose use of the embedding is unknown.
             ValueError: if the number of names is not the number of features.
         """
-        classifier = _plain(classifier)
+        classifier = uncompiled(classifier)
         if classifier.image_encoder.spatial_dims:
             raise TypeError(
                 f"{self.name} explain vectors, and {type(classifier.image_encoder).__name__} takes images. "
@@ -120,10 +120,12 @@ class FeatureContributions:
             TypeError: a classifier that cannot be explained in this way.
             UnfaithfulError: the contributions miss the classifier's own score.
         """
-        classifier = _plain(classifier)
+        classifier = uncompiled(classifier)
         self.check(classifier)
         with undisturbed(classifier), torch.no_grad():
-            found = self._explain(classifier, _own(features), {name: _own(tensor) for name, tensor in context.items()})
+            found = self._explain(
+                classifier, detached(features), {name: detached(tensor) for name, tensor in context.items()}
+            )
         self._compare(found)
         return found
 
@@ -150,15 +152,6 @@ class FeatureContributions:
                 f"{self.name} ({found.method}, {self.steps} steps) miss a score by {float(missing.max()):.3g}, and "
                 f"{float(allowed):.3g} is allowed. Take more steps; if that does not help, the head jumps."
             )
-
-
-def _plain(classifier: Any) -> Any:
-    return getattr(classifier, "_orig_mod", classifier)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """A tensor that may meet gradients, whatever mode it was made in."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _scorer(classifier: ZeroShotClassifier | ProbeClassifier, context: dict[str, Tensor]) -> tuple[Scorer, bool]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from monai_medclip.explainers.base import Explainer
+from monai_medclip.explainers.base import Explainer, uncompiled
 from monai_medclip.findings import Finding
 from monai_medclip.outputs import TokenBatch
 
@@ -62,7 +62,7 @@ class ReportGrounding:
                 "(start, end) for each."
             )
         findings = [Finding(sentence, positive=(sentence,), negative=()) for sentence in sentences]
-        network = getattr(clip, "_orig_mod", clip)  # torch.compile's wrapper has no classifier to give
+        network = uncompiled(clip)  # torch.compile's wrapper has no classifier to give
         classifier = network.classifier(findings, self.tokenizer, rule="positive")
         heatmap, scores = self.explainer.explain(classifier, image)
         places = torch.tensor([[int(place) for place in span] for span in spans], dtype=torch.int64).view(-1, 2)

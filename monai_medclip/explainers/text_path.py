@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_medclip.explainers.attention_path import Stage
-from monai_medclip.explainers.base import ATOL, RTOL, TARGETS, UnfaithfulError, undisturbed
+from monai_medclip.explainers.base import ATOL, RTOL, TARGETS, UnfaithfulError, uncompiled, undisturbed
 from monai_medclip.explainers.words import MERGES, merge_weights, words_of_tokens
+from monai_medclip.networks import attend
 from monai_medclip.networks.text_attention import (
     READABLE,
     ReportTokens,
     TextAttentionAccess,
-    attend_masked,
     has_text_attention,
 )
 from monai_medclip.outputs import WordWeights
@@ -77,7 +77,7 @@ class TextExplainer(ABC):
         Raises:
             TypeError: with the reason, and which encoders can.
         """
-        encoder = _plain(clip).text_encoder
+        encoder = uncompiled(clip).text_encoder
         if not has_text_attention(encoder):
             raise TypeError(f"{self.name} reads attention, and {type(encoder).__name__} gives none. {READABLE}")
         if self.blocks is not None and self.blocks > encoder.num_blocks:
@@ -110,7 +110,7 @@ class TextExplainer(ABC):
             ValueError: more than one image or report, or no token stands for a character of the report.
             UnfaithfulError: the explained score differs from the model's own.
         """
-        clip = _plain(clip)
+        clip = uncompiled(clip)
         self.check(clip)
         if len(image) != 1 or input_ids.ndim != 1 or token_spans.shape != (len(input_ids), 2):
             raise ValueError(
@@ -174,11 +174,6 @@ class TextExplainer(ABC):
 _VERIFIED: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
-def _plain(clip: Any) -> Any:
-    """The module inside ``torch.compile``'s wrapper."""
-    return getattr(clip, "_orig_mod", clip)
-
-
 def _through(
     encoder: TextAttentionAccess, report: ReportTokens, entering: Tensor, blocks: range
 ) -> tuple[Tensor, list[Stage]]:
@@ -186,7 +181,7 @@ def _through(
     stages = []
     for block in blocks:
         qkv = encoder.qkv(entering, block)
-        attention, context = attend_masked(qkv, report.mask)
+        attention, context = attend(qkv, report.mask)
         stages.append(Stage(qkv, attention, context, 0, False))
         entering = encoder.leave(entering, context, block)
     return entering, stages

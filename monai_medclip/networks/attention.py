@@ -19,14 +19,19 @@ class QKV(NamedTuple):
     v: Tensor  # (B, H, N, dh)
 
 
-def attend(qkv: QKV) -> tuple[Tensor, Tensor]:
-    """Softmax attention, materialized: softmax(q k^T / sqrt(dh)) v.
+def attend(qkv: QKV, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Softmax attention, materialized: softmax(q k^T / sqrt(dh) + mask) v.
+
+    Args:
+        qkv: queries, keys and values.
+        mask: added to the scores (B, H, Nq, N), -inf where a query must not look; None where it looks everywhere.
 
     Returns:
         attention (B, H, Nq, N), rows sum to 1, and context (B, Nq, H * dh), the concatenated heads' output
         before the output projection.
     """
-    attention = (qkv.q @ qkv.k.transpose(-2, -1) * qkv.q.shape[-1] ** -0.5).softmax(dim=-1)
+    scores = qkv.q @ qkv.k.transpose(-2, -1) * qkv.q.shape[-1] ** -0.5
+    attention = (scores if mask is None else scores + mask).softmax(dim=-1)
     return attention, merge_heads(attention @ qkv.v)
 
 

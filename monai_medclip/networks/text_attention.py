@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, CamembertModel, RobertaModel, XLMRobertaModel
 
-from monai_medclip.networks.attention import QKV, merge_heads, split_heads
+from monai_medclip.networks.attention import QKV, split_heads
 
-__all__ = ["ReportTokens", "TextAttentionAccess", "attend_masked", "has_text_attention"]
+__all__ = ["ReportTokens", "TextAttentionAccess", "has_text_attention"]
 
 BERTS = (BertModel, RobertaModel, XLMRobertaModel, CamembertModel)
 READABLE = (
@@ -34,8 +34,8 @@ class ReportTokens(NamedTuple):
 class TextAttentionAccess(Protocol):
     """What a report encoder offers to explainers, for one report at a time.
 
-    Carrying ``read(ids, mask).entering`` through `attend_masked` of `qkv` and `leave` block by block, and then through
-    `pool`, gives ``forward(ids, mask)`` in evaluation mode.
+    Carrying ``read(ids, mask).entering`` through `attend` of `qkv` with its mask and `leave`, block by block, and then
+    through `pool`, gives ``forward(ids, mask)`` in evaluation mode.
     """
 
     @property
@@ -63,18 +63,6 @@ class TextAttentionAccess(Protocol):
 def has_text_attention(encoder: nn.Module) -> bool:
     """Whether a text encoder gives attention access: a bag of words or an unknown architecture does not."""
     return isinstance(encoder, TextAttentionAccess) and encoder.num_blocks > 0
-
-
-def attend_masked(qkv: QKV, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Softmax attention, materialized: softmax(q k^T / sqrt(dh) + mask) v.
-
-    Returns:
-        attention (1, H, N, N), rows sum to 1, exactly 0 where the mask is -inf; and context (1, N, H * dh), the
-        concatenated heads' output before the output projection.
-    """
-    scores = qkv.q @ qkv.k.transpose(-2, -1) * qkv.q.shape[-1] ** -0.5
-    attention = (scores if mask is None else scores + mask).softmax(dim=-1)
-    return attention, merge_heads(attention @ qkv.v)
 
 
 class TextStage(Protocol):

@@ -9,15 +9,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from monai_medclip.engines import CaseExplainer, explain_cases
-from monai_medclip.explainers import CentreBlob, GradCAM, GradECLIP
+from monai_medclip.explainers import CentreBlob, GradCAM, GradECLIP, TextExplainer
 from monai_medclip.inferers import HeatmapInferer
 from monai_medclip.networks import CLIP, SmallViT, ZeroShotClassifier
+from monai_medclip.outputs import WordWeights
 from monai_medclip.transforms import DisplayOrderd, FitImaged
 
-from ..networks.toys import BagOfWords, tokenize
+from ..networks.toys import BagOfWords, tiny_clip, tokenize
 
 PROMPTS = ["nodule", "mass"]
 
@@ -85,3 +87,31 @@ def test_a_method_that_makes_no_sense_is_refused_before_any_case(
     with pytest.raises(ValueError, match="at least one"):
         CaseExplainer(classifier, {}, transform=pipeline, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_sentences_is_of_the_network_that_its_method_explains(tmp_path: Path) -> None:
+    before, after = (tiny_clip().classifier(PROMPTS, tokenize).eval() for _ in range(2))
+    image = MetaTensor(torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)) * 4 - 2)
+    image.meta["spatial_shape"] = np.array([32, 32])
+    item = {"image": image, "id": "case", "text": "There is a nodule. No mass.", "input_ids": None}
+    pages = []
+    for number, (network, own) in enumerate([(after, before), (before, None), (after, None)]):
+        methods = {"Grad-ECLIP": HeatmapInferer(GradECLIP(), network=own)}
+        folder = tmp_path / str(number)
+        explain = CaseExplainer(
+            network, methods, transform=Compose([]), output_dir=folder, text_methods={"none": _NoWords()}
+        )
+        explain(item | {"token_spans": None})
+        pages.append((folder / "case" / "sentences.html").read_text())
+    assert pages[0] == pages[1] != pages[2]
+
+
+class _NoWords(TextExplainer):
+    """Says nothing of any word, so that a text encoder without attention will do."""
+
+    def __call__(self, *_: object) -> WordWeights:
+        nothing = torch.zeros(0)
+        return WordWeights((), torch.zeros(0, 2, dtype=torch.int64), nothing, torch.tensor(0.0), False, True)
+
+    def _weights(self, walk: object) -> torch.Tensor:
+        return torch.zeros(0)

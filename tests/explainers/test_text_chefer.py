@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_medclip.explainers.text_chefer import TextChefer
-from monai_medclip.networks.text_attention import attend_masked
+from monai_medclip.networks import attend
 
 from ..networks.text_towers import TOWERS, encode, report_for, tiny_pair
 
@@ -23,7 +23,7 @@ def relevance(clip, name: str, blocks: int) -> Tensor:
     report = encoder.read(ids[None], mask[None])
     tokens, attentions = report.entering, []
     for block in range(encoder.num_blocks):
-        attention, context = attend_masked(encoder.qkv(tokens, block), report.mask)
+        attention, context = attend(encoder.qkv(tokens, block), report.mask)
         attentions.append(attention)
         tokens = encoder.leave(tokens, context, block)
     text = F.normalize(clip.text_projection(encoder.pool(tokens, report.pooled)), dim=-1)

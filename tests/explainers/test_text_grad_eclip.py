@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from monai_medclip.explainers.base import UnfaithfulError
 from monai_medclip.explainers.text_chefer import TextChefer
 from monai_medclip.explainers.text_grad_eclip import TextGradECLIP
-from monai_medclip.networks.text_attention import attend_masked
+from monai_medclip.networks import attend
 
 from ..networks.text_towers import END, TOWERS, encode, report_for, tiny_pair
 from ..networks.toys import tiny_clip
@@ -32,9 +32,9 @@ def by_hand(clip, name: str) -> tuple[Tensor, Tensor, Tensor]:
     report = encoder.read(ids[None], mask[None])
     tokens = report.entering
     for block in range(encoder.num_blocks - 1):
-        tokens = encoder.leave(tokens, attend_masked(encoder.qkv(tokens, block), report.mask)[1], block)
+        tokens = encoder.leave(tokens, attend(encoder.qkv(tokens, block), report.mask)[1], block)
     qkv = encoder.qkv(tokens, block + 1)
-    attention = attend_masked(qkv, report.mask)[0].detach().requires_grad_()
+    attention = attend(qkv, report.mask)[0].detach().requires_grad_()
     context = (attention @ qkv.v).transpose(1, 2).flatten(2)
     features = encoder.pool(encoder.leave(tokens, context, block + 1), report.pooled)
     text = F.normalize(clip.text_projection(features), dim=-1)

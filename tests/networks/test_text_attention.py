@@ -8,8 +8,8 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor
 from transformers import BertConfig, DistilBertConfig
 
-from monai_medclip.networks import OpenClipTextEncoder, TransformersTextEncoder
-from monai_medclip.networks.text_attention import ReportTokens, attend_masked, has_text_attention
+from monai_medclip.networks import OpenClipTextEncoder, TransformersTextEncoder, attend
+from monai_medclip.networks.text_attention import ReportTokens, has_text_attention
 
 from .text_towers import BERT, MEAN_POOLED, TOWERS, bert_tower, encode, open_clip_tower, report_for
 from .toys import BagOfWords
@@ -21,7 +21,7 @@ def walked(encoder, report: ReportTokens) -> tuple[Tensor, list[Tensor]]:
     """Features (1, width) and every block's attention, through the access alone."""
     tokens, attentions = report.entering, []
     for block in range(encoder.num_blocks):
-        attention, context = attend_masked(encoder.qkv(tokens, block), report.mask)
+        attention, context = attend(encoder.qkv(tokens, block), report.mask)
         attentions.append(attention)
         tokens = encoder.leave(tokens, context, block)
     return encoder.pool(tokens, report.pooled), attentions

@@ -49,8 +49,8 @@ def read_manifest(
     """Read a manifest into plain items with paths; nothing is decoded.
 
     Columns: ``file`` or ``image`` (path), ``text``, ``patient_id`` are required; ``id``, ``study_id``, ``labels``
-    (``;``-separated names), ``view``, ``split`` and ``meta`` (a JSON object) are read if there; any other column is
-    kept under its own name. ``masks.csv`` (id, label, file) and ``boxes.csv`` (id, label, x0, y0, x1, y1) beside the
+    (``;``-separated names), ``view``, ``split``, ``meta`` (a JSON object) and ``pixels`` (path of the image behind a
+    row of precomputed features) are read if there; any other column is kept under its own name. ``masks.csv`` (id, label, file) and ``boxes.csv`` (id, label, x0, y0, x1, y1) beside the
     manifest are joined as ``item["masks"] = {label: path}`` and ``item["boxes"] = [{"label", "box", ...}]``; a row's
     own ``masks`` cell may hold the same mapping as JSON.
 
@@ -208,6 +208,8 @@ def _item(row: _Row, root: Path, text_column: str) -> Item:
     item["meta"] = _mapping(cells.get("meta"), "meta")
     item["masks"] = {label: str(root / file) for label, file in _mapping(cells.get("masks"), "masks").items()}
     item["image"] = str(root / image) if image else ""
+    if item.get("pixels"):
+        item["pixels"] = str(root / item["pixels"])
     item["positives"] = text_key(item["text"])
     return item
 
@@ -233,6 +235,8 @@ def _check(item: Item) -> None:
         raise ValueError("the image path is empty. Give the path or drop the row.")
     if not Path(item["image"]).exists():  # a DICOM series is a folder
         raise ValueError(f"the image {item['image']} does not exist. Correct the path or give image_root.")
+    if item.get("pixels") and not Path(item["pixels"]).exists():
+        raise ValueError(f"the pixels {item['pixels']} do not exist. Correct the path, or leave the cell empty.")
 
 
 def _listing(on_error: str | None, rejected: str | Path | None) -> str | Path | None:

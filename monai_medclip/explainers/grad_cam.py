@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from monai_medclip.explainers.base import Explainer, gradients
+from monai_medclip.explainers.base import Explainer, gradients, undisturbed
 from monai_medclip.networks import Classifier, has_attention
 
 __all__ = ["GradCAM"]
@@ -40,15 +42,17 @@ class GradCAM(Explainer):
             raise TypeError(
                 f"{type(encoder).__name__} gives no feature map. Use RISE, Occlusion or IntegratedGradients."
             )
+        shape = _feature_shape(encoder)
+        if len(shape) != encoder.spatial_dims + 2:
+            raise TypeError(
+                f"{type(encoder).__name__}'s last features {shape} are no map (B, C, *grid). Use RISE, Occlusion or "
+                "IntegratedGradients."
+            )
 
     def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         encoder = classifier.image_encoder
         with torch.no_grad():
             features = encoder.feature_map(image)
-        if features.ndim != image.ndim:
-            raise TypeError(
-                f"{type(encoder).__name__}'s last features {tuple(features.shape)} are no map (B, C, *grid)."
-            )
         features = features.detach().requires_grad_()
         pooled = encoder.pool_features(features.clone())  # a DenseNet's last ReLU works in place
         logits = classifier.score_features(pooled, **context)
@@ -59,3 +63,16 @@ class GradCAM(Explainer):
         (gradient,) = gradients(scores, [features])  # (B, F, C, *grid)
         weights = gradient.flatten(3).mean(dim=-1)  # (B, F, C)
         return F.relu(torch.einsum("bfc,bc...->bf...", weights, features)), scores
+
+
+_FEATURE_SHAPES: weakref.WeakKeyDictionary[Any, tuple[int, ...]] = weakref.WeakKeyDictionary()  # by network
+
+
+def _feature_shape(encoder: Any) -> tuple[int, ...]:
+    """Shape of the features of one image, found without computing them; kept for as long as the network lives."""
+    if encoder not in _FEATURE_SHAPES:
+        device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
+        with FakeTensorMode(allow_non_fake_inputs=True), undisturbed(encoder), torch.no_grad():
+            features = encoder.feature_map(torch.empty(1, encoder.in_channels, *encoder.image_size, device=device))
+        _FEATURE_SHAPES[encoder] = tuple(features.shape)
+    return _FEATURE_SHAPES[encoder]

@@ -11,8 +11,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from monai_medclip.networks import MonaiImageEncoder
+from monai_medclip.transforms import ChestXrayTransform
+
+from .conftest import write_table
 from .runs import CONFIGS, TINY, run, workflow
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
@@ -54,6 +60,52 @@ def test_the_explanation_page_draws_its_picture(
     assert names["heatmap"].shape == (1, 1, 128, 128)
     assert (tmp_path / "nodule.png").stat().st_size > 10_000
     json.loads(code_blocks("explain.md", "json")[0])
+
+
+def test_the_page_of_precomputed_features_explains_features_and_pixels(
+    features_with_pixels: Path, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(features_with_pixels, "my_data")
+    shutil.copytree(text_model, "bert-base-uncased")
+    options = {**TINY, "manifest": "my_data/features.csv", "findings": ["nodule"], "feature_width": 1024}
+    run("train", "precomputed", **options, max_epochs=1)
+    (code,) = code_blocks("explain-precomputed-features.md")
+    names: dict[str, Any] = {}
+    exec(compile(code, "explain-precomputed-features.md", "exec"), names)
+    assert names["heatmaps"].shape == (2, 1, 128, 128)
+    assert float(names["heatmaps"].amax((1, 2, 3)).min()) > 0
+    assert len(names["found"].top(5)[0][0]) == 5
+
+
+@pytest.fixture
+def features_with_pixels(phantom: Path, tmp_path: Path) -> Path:
+    """Features of phantoms from a DenseNet, its weights, and a manifest that names the image behind each vector."""
+    folder = tmp_path / "hospital"
+    shutil.copytree(phantom / "images", folder / "images")
+    images = sorted((folder / "images").rglob("*.dcm"))[:12]
+    torch.manual_seed(0)
+    backbone = MonaiImageEncoder("densenet121", image_size=128).eval()
+    torch.save(backbone.trunk.state_dict(), folder / "densenet121.pt")
+    prepare = ChestXrayTransform(image_size=(128, 128), keys="pixels")
+    with torch.no_grad():
+        vectors = [backbone(prepare({"pixels": str(image)})["pixels"][None])[0].numpy() for image in images]
+    np.save(folder / "features.npy", np.stack(vectors))
+    rows = [
+        {
+            "id": number,
+            "file": "features.npy",
+            "features_row": number,
+            "pixels": image.relative_to(folder),
+            "patient_id": number,
+            "split": "test" if number < 2 else "val" if number < 4 else "train",
+            "labels": ("nodule", "normal")[number % 2],
+            "text": ("There is a nodule.", "The lungs are clear.")[number % 2],
+        }
+        for number, image in enumerate(images)
+    ]
+    write_table(folder / "features.csv", rows)
+    return folder
 
 
 PAGES = [*sorted((HOW_TO.parent).rglob("*.md")), HOW_TO.parents[1] / "README.md"]

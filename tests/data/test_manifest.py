@@ -134,6 +134,13 @@ def test_images_may_lie_elsewhere(folder, tmp_path_factory):
     assert len(read_manifest(path, image_root=folder)) == 3
 
 
+def test_the_image_behind_precomputed_features_starts_from_the_manifests_folder(folder):
+    rows = [{**row, "pixels": row["file"] if number else ""} for number, row in enumerate(ROWS)]
+    first, second, _ = read_manifest(write(folder, rows))
+    assert first["pixels"] == ""
+    assert second["pixels"] == second["image"] == str(folder / rows[1]["file"])
+
+
 def test_masks_and_boxes_beside_the_manifest_are_joined(folder):
     (folder / "masks.csv").write_text("id,label,file\na,nodule,masks/a.png\nz,nodule,masks/z.png\n")
     (folder / "boxes.csv").write_text("id,label,x0,y0,x1,y1,kind\nb,lung,1,2,3.5,4,annotated\n")
@@ -154,6 +161,7 @@ def test_masks_and_boxes_beside_the_manifest_are_joined(folder):
         (changed(2, patient_id=""), r"row 4: patient_id is empty.* Give"),
         (changed(2, file=""), r"row 4: the image path is empty. Give"),
         (changed(2, file="images/z.png"), r"row 4: the image .*z.png does not exist. Correct"),
+        (changed(2, pixels="images/z.png"), r"row 4: the pixels .*z.png do not exist. Correct"),
         (changed(2, meta="{half"), r"row 4: column 'meta' is not JSON"),
         (changed(2, meta="[1]"), r"row 4: column 'meta' holds list"),
     ],

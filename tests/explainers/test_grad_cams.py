@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from monai_medclip.explainers import AttentionGradCAM, GradCAM, TokenGradCAM
 from monai_medclip.explainers.base import upsample
-from monai_medclip.networks import CLIP, SmallCNN
+from monai_medclip.networks import CLIP, SmallCNN, TimmImageEncoder
 
 from ..networks.toys import BagOfWords, tokenize
 from .byhand import NAMES, classifier, images, last_attention, on_patches
@@ -49,3 +49,16 @@ def test_on_a_feature_map_in_2d_and_3d(spatial_dims: int) -> None:
     found = GradCAM(verify=True).explain(network, image)
     torch.testing.assert_close(found.heatmap, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.scores, network(image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_whose_features_are_no_map_is_refused_before_it_is_run() -> None:
+    encoder = TimmImageEncoder("xcit_nano_12_p16_224", image_size=32)  # timm's attention over channels: (B, N, C)
+    network = CLIP(encoder, BagOfWords(), embed_dim=16).train().classifier(NAMES, tokenize)
+    outputs: list[torch.Tensor] = []
+    handle = encoder.trunk.patch_embed.register_forward_hook(lambda _, __, output: outputs.append(output[0]))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(TypeError, match=r"TimmImageEncoder's last features \(1, 5, 128\) are no map"):
+        GradCAM()(network, torch.rand(1, 3, 32, 32))
+    handle.remove()
+    assert all(type(output) is not torch.Tensor for output in outputs)  # shapes without numbers
+    assert network.training and all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

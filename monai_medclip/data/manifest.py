@@ -50,9 +50,10 @@ def read_manifest(
 
     Columns: ``file`` or ``image`` (path), ``text``, ``patient_id`` are required; ``id``, ``study_id``, ``labels``
     (``;``-separated names), ``view``, ``split``, ``meta`` (a JSON object) and ``pixels`` (path of the image behind a
-    row of precomputed features) are read if there; any other column is kept under its own name. ``masks.csv`` (id, label, file) and ``boxes.csv`` (id, label, x0, y0, x1, y1) beside the
-    manifest are joined as ``item["masks"] = {label: path}`` and ``item["boxes"] = [{"label", "box", ...}]``; a row's
-    own ``masks`` cell may hold the same mapping as JSON.
+    row of precomputed features) are read if there; any other column is kept under its own name. ``masks.csv`` (id,
+    label, file) and ``boxes.csv`` (id, label, x0, y0, x1, y1) beside the manifest are joined as ``item["masks"] =
+    {label: path}`` and ``item["boxes"] = [{"label", "box", ...}]``; a row's own ``masks`` cell may hold the same
+    mapping as JSON.
 
     Args:
         path: CSV, or JSON: a list of rows, or MONAI's ``{"training": [...], "validation": [...]}``.

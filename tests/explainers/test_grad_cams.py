@@ -61,4 +61,5 @@ def test_a_network_whose_features_are_no_map_is_refused_before_it_is_run() -> No
         GradCAM()(network, torch.rand(1, 3, 32, 32))
     handle.remove()
     assert all(type(output) is not torch.Tensor for output in outputs)  # shapes without numbers
-    assert network.training and all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_medclip.explainers.base import Explainer, gradients
 from monai_medclip.networks import QKV, AttentionAccess, Classifier, attend, has_attention
@@ -142,6 +143,40 @@ def attention_gradients(stage: Stage, gradient: Tensor) -> Tensor:
     """G = dS/dA (B, F, H, Nq, N), from the gradient (B, F, Nq, D) at the heads' output: o = A v, so G = dS/do v^T."""
     per_head = gradient.unflatten(-1, (stage.qkv.v.shape[1], -1))  # (B, F, Nq, H, dh)
     return torch.einsum("bfqhc,bhnc->bfhqn", per_head, stage.qkv.v)
+
+
+def carried_back(stages: Sequence[Stage], matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The row that pooling reads of R, R = (I + M) R per stage: only that row is carried, from the last to the first.
+
+    A pooling attention comes last and has no I: its queries are none of the tokens.
+
+    Args:
+        stages: first to last.
+        matrices: M (B, F, Nq, N) of each stage.
+
+    Returns:
+        Which queries of the last stage are read (B, F, Nq or N), summing to 1, and the row (B, F, N) of the first.
+    """
+    read = row = _pooled_row(matrices[-1], stages[-1])
+    for stage, matrix in zip(reversed(stages), reversed(matrices), strict=True):
+        queries = matrix.shape[-2]
+        row = F.pad(row, (max(queries - row.shape[-1], 0), 0))  # a pooling attention may have left prefix tokens out
+        carried = torch.einsum("bfq,bfqn->bfn", row[..., :queries], matrix)
+        row = carried if stage.own_queries else row + carried
+    return read, row
+
+
+def _pooled_row(matrix: Tensor, stage: Stage) -> Tensor:
+    """Which tokens pooling reads: the first, all alike, or (B, F, Nq) the learned queries of a pooling attention."""
+    queries, tokens = matrix.shape[-2:]
+    if stage.own_queries:
+        return matrix.new_full((*matrix.shape[:2], queries), 1 / queries)
+    row = matrix.new_zeros(*matrix.shape[:2], tokens)
+    if queries == 1:
+        row[..., 0] = 1.0
+    else:
+        row[...] = 1 / tokens
+    return row
 
 
 @contextmanager

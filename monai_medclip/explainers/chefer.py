@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_medclip.explainers.attention_path import AttentionExplainer, Stage, Walk, on_grid
+from monai_medclip.explainers.attention_path import AttentionExplainer, Walk, carried_back, on_grid
 from monai_medclip.explainers.base import gradients
 
 __all__ = ["Chefer"]
@@ -39,10 +39,14 @@ class Chefer(AttentionExplainer):
         parts = []
         for item in range(len(image)):  # all blocks' activations are kept, so of one image at a time
             one = slice(item, item + 1)
-            walk = self.walk(classifier, image[one], {name: tensor[one] for name, tensor in context.items()})
-            parts.append((on_grid(classifier.image_encoder, relevance(walk)).detach(), walk.scores.detach()))
+            parts.append(self._of_one(classifier, image[one], {name: value[one] for name, value in context.items()}))
         maps, scores = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(scores)
+
+    def _of_one(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Map and scores of a batch of one, without the graph: the next image's walk must not find this one's."""
+        walk = self.walk(classifier, image, context)
+        return on_grid(classifier.image_encoder, relevance(walk)).detach(), walk.scores.detach()
 
 
 def relevance(walk: Walk) -> Tensor:
@@ -52,24 +56,5 @@ def relevance(walk: Walk) -> Tensor:
         F.relu(gradient * stage.attention.detach().unsqueeze(1)).mean(dim=2)  # (B, F, Nq, N)
         for stage, gradient in zip(walk.stages, grads, strict=True)
     ]
-    start = row = _pooled_row(relevant[-1], walk.stages[-1])
-    for stage, matrix in zip(reversed(walk.stages), reversed(relevant), strict=True):
-        queries = matrix.shape[-2]
-        row = F.pad(row, (max(queries - row.shape[-1], 0), 0))  # a pooling attention may have left prefix tokens out
-        carried = torch.einsum("bfq,bfqn->bfn", row[..., :queries], matrix)
-        row = carried if stage.own_queries else row + carried
-    itself = 0.0 if walk.stages[-1].own_queries else start[..., -1:]
-    return row[..., walk.stages[0].prefix_tokens :] - itself
-
-
-def _pooled_row(relevant: Tensor, stage: Stage) -> Tensor:
-    """Which tokens pooling reads: the first, all alike, or (B, F, Nq) the learned queries of a pooling attention."""
-    queries, tokens = relevant.shape[-2:]
-    if stage.own_queries:
-        return relevant.new_full((*relevant.shape[:2], queries), 1 / queries)
-    row = relevant.new_zeros(*relevant.shape[:2], tokens)
-    if queries == 1:
-        row[..., 0] = 1.0
-    else:
-        row[...] = 1 / tokens
-    return row
+    read, row = carried_back(walk.stages, relevant)
+    return row[..., walk.stages[0].prefix_tokens :] - (0.0 if walk.stages[-1].own_queries else read[..., -1:])

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from monai_medclip.explainers.attention_path import AttentionExplainer, on_grid
+from monai_medclip.explainers.attention_path import AttentionExplainer, carried_back, on_grid
 
 __all__ = ["AttentionRollout"]
 
@@ -33,18 +32,8 @@ class AttentionRollout(AttentionExplainer):
     def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             walk = self.walk(classifier, image, context)
-            row: Tensor | None = None  # (B, N)
-            for stage in reversed(walk.stages):
-                attention = stage.attention.mean(dim=1)  # (B, Nq, N)
-                if stage.own_queries:
-                    row = attention.mean(dim=1)
-                    continue
-                tokens = attention.shape[-1]
-                if row is None:
-                    row = attention.new_zeros(len(attention), tokens)
-                    row[:, : 1 if attention.shape[1] == 1 else None] = 1 / attention.shape[1]
-                row = F.pad(row, (tokens - row.shape[-1], 0))
-                row = 0.5 * (row + torch.einsum("bq,bqn->bn", row[:, : attention.shape[1]], attention))
-            assert row is not None
-            maps = row[:, None, walk.stages[0].prefix_tokens :].expand(-1, walk.scores.shape[1], -1)
+            stages = walk.stages
+            _, row = carried_back(stages, [stage.attention.mean(dim=1, keepdim=True) for stage in stages])  # (B, 1, N)
+            row = row * 0.5 ** sum(not stage.own_queries for stage in stages)
+            maps = row[..., stages[0].prefix_tokens :].expand(-1, walk.scores.shape[1], -1)
             return on_grid(classifier.image_encoder, maps.contiguous()), walk.scores

@@ -120,8 +120,7 @@ class Explainer(ABC):
         """Whether this call has to compare scores: the first one for this network and method, or always."""
         if not self.explains_own_score:
             return False
-        seen = _VERIFIED.setdefault(self._encoder(classifier), set())
-        return self.verify or self._key() not in seen
+        return self.verify or not vouched_for(self._encoder(classifier), self._key())
 
     def _key(self) -> tuple[str, Any]:
         """What one comparison vouches for: the method, and how many blocks it reads."""
@@ -129,18 +128,31 @@ class Explainer(ABC):
 
     def _compare(self, classifier: Classifier, explained: Tensor, own: Tensor) -> None:
         """Raise if two sets of logits (B, F) differ; remember the pair otherwise."""
-        if not torch.allclose(explained.detach(), own.detach(), rtol=RTOL, atol=ATOL):
-            worst = float((explained - own).detach().abs().max())
-            raise UnfaithfulError(
-                f"{self.name} took a score apart that is {worst:.3g} away from the model's own. The encoder "
-                f"{type(self._encoder(classifier)).__name__} computes something that its attention access leaves out; "
-                "no map is given."
-            )
-        _VERIFIED.setdefault(self._encoder(classifier), set()).add(self._key())
+        compare_scores(self._encoder(classifier), self._key(), explained, own, lost="map is")
 
 
 # By network and method, for as long as the network lives.
 _VERIFIED: weakref.WeakKeyDictionary[Any, set[tuple[str, Any]]] = weakref.WeakKeyDictionary()
+
+
+def vouched_for(encoder: Any, key: tuple[str, Any]) -> bool:
+    """Whether `compare_scores` passed for this encoder and this key: a method's name and how many blocks it reads."""
+    return key in _VERIFIED.get(encoder, ())
+
+
+def compare_scores(encoder: Any, key: tuple[str, Any], explained: Tensor, own: Tensor, *, lost: str) -> None:
+    """Raise if the logits that a method took apart are not the model's own; remember the pair otherwise.
+
+    Raises:
+        UnfaithfulError: they differ by more than 1e-4, absolute and relative.
+    """
+    if not torch.allclose(explained.detach(), own.detach(), rtol=RTOL, atol=ATOL):
+        worst = float((explained - own).detach().abs().max())
+        raise UnfaithfulError(
+            f"{key[0]} took a score apart that is {worst:.3g} away from the model's own. The encoder "
+            f"{type(encoder).__name__} computes something that its attention access leaves out; no {lost} given."
+        )
+    _VERIFIED.setdefault(encoder, set()).add(key)
 
 
 def uncompiled(classifier: Any) -> Any:

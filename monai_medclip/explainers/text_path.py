@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_medclip.explainers.attention_path import Stage
-from monai_medclip.explainers.base import ATOL, RTOL, TARGETS, UnfaithfulError, uncompiled, undisturbed
+from monai_medclip.explainers.base import TARGETS, compare_scores, uncompiled, undisturbed, vouched_for
 from monai_medclip.explainers.words import MERGES, merge_weights, words_of_tokens
 from monai_medclip.networks import attend
 from monai_medclip.networks.text_attention import (
@@ -150,28 +149,13 @@ class TextExplainer(ABC):
         features = encoder.pool(left, report.pooled)  # (1, width)
         cosine = image_embedding @ F.normalize(clip.text_projection(features).float(), dim=-1).T  # (1, 1)
         logit = clip.logit_scale * cosine + clip.logit_bias
-        if self.verify or self.name not in _VERIFIED.get(encoder, ()):
-            self._compare(clip, logit, image_embedding, ids, mask)
+        key = (self.name, self.blocks)
+        if self.verify or not vouched_for(encoder, key):
+            with torch.no_grad():
+                own = clip.logit_scale * image_embedding @ clip.encode_text(ids, mask).T + clip.logit_bias
+            compare_scores(encoder, key, logit, own, lost="weights are")
         score = cosine if self.target == "cosine" else logit
         return TextWalk(stages, report.pooled, visible, spans[report.positions[visible]].cpu(), score)
-
-    def _compare(self, clip: Any, explained: Tensor, image_embedding: Tensor, ids: Tensor, mask: Tensor) -> None:
-        """Raise if the explained logit is not the model's own; remember the pair otherwise."""
-        encoder = clip.text_encoder
-        with torch.no_grad():
-            own = clip.logit_scale * image_embedding @ clip.encode_text(ids, mask).T + clip.logit_bias
-        if not torch.allclose(explained.detach(), own, rtol=RTOL, atol=ATOL):
-            worst = float((explained.detach() - own).abs().max())
-            raise UnfaithfulError(
-                f"{self.name} took a score apart that is {worst:.3g} away from the model's own. The encoder "
-                f"{type(encoder).__name__} computes something that its attention access leaves out; no weights are "
-                "given."
-            )
-        _VERIFIED.setdefault(encoder, set()).add(self.name)
-
-
-# By text encoder and method, for as long as the encoder lives.
-_VERIFIED: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def _through(

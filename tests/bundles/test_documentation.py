@@ -48,18 +48,25 @@ def test_ten_lines_embed_a_trained_model(
         assert scores[0].tolist() == pytest.approx(written[item], abs=1e-4)  # in evaluation mode, no token dropped
 
 
-def test_the_explanation_page_draws_its_picture(
-    trained: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("page", "lines"), [("explain.md", 11), ("../../README.md", 10)])
+def test_the_explanation_pages_draw_their_picture(
+    page: str, lines: int, trained: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "medclip_output")
+    Path("bundles").symlink_to(CONFIGS.parents[1])
     shutil.copy(next(iter(sorted((phantom / "images").rglob("*.dcm")))), "case.dcm")
-    (code,) = code_blocks("explain.md")
+    (code,) = (block for block in code_blocks(page) if "save_figure" in block)
+    assert len([line for line in code.splitlines() if line.strip()]) == lines
     names: dict[str, Any] = {}
-    exec(compile(code, "explain.md", "exec"), names)
+    exec(compile(code, page, "exec"), names)
     assert names["heatmap"].shape == (1, 1, 128, 128)
     assert (tmp_path / "nodule.png").stat().st_size > 10_000
-    json.loads(code_blocks("explain.md", "json")[0])
+
+
+def test_a_method_of_ones_own_is_valid_json() -> None:
+    (block,) = code_blocks("explain.md", "json")
+    assert json.loads(block)["methods"]["occlusion"]
 
 
 def test_the_page_of_precomputed_features_explains_features_and_pixels(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from monai_medclip.data import read_rejected, read_split_manifest
-from monai_medclip.networks import PrecomputedFeatures
+from monai_medclip.networks import CLIP, PrecomputedFeatures
 
 from .runs import CONFIGS, OVERLAYS, RECIPES, TINY, run, workflow
 
@@ -82,6 +82,24 @@ def _check_the_explanations(overlay: str, overrides: dict[str, Any], out: Path) 
     (case,) = (folder for folder in (out / "explanations").iterdir() if folder.is_dir())
     assert {"grid.png", "Chefer.html", "report_Chefer.png", "sentences.html"} <= {file.name for file in case.iterdir()}
     assert len(list((case / "maps").glob("*.nii.gz"))) == len(rows)
+
+
+@pytest.mark.parametrize("overlay", ["dermoscopy"])
+def test_dermoscopy_before_training_is_what_the_checkpoint_brought_along(
+    overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    run("train", "dermoscopy", **overrides, max_epochs=1, learning_rate=0.01)
+    asked = run("explain", "dermoscopy+comparison", **overrides, cases=1)
+    with (tmp_path / "out" / "explanations" / "explanations.csv").open() as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream) if row["prompt"] == "malignant"}
+    assert list(rows) == ["Grad-ECLIP before training", "Grad-ECLIP", "MedGrad E-CLIP", "patch-token Grad-CAM"]
+    get = asked.parser.get_parsed_content
+    image = get("dataset")[0]["image"][None]
+    before, after = float(rows["Grad-ECLIP before training"]["score"]), float(rows["Grad-ECLIP"]["score"])
+    assert float(get("network")(image)[0, 0]) == pytest.approx(after, rel=1e-3, abs=1e-3)
+    get("clip").load_state_dict(CLIP.from_open_clip(overrides["clip_model"]).state_dict())
+    assert float(get("network")(image)[0, 0]) == pytest.approx(before, rel=1e-3, abs=1e-3)
+    assert abs(before - after) > 0.01
 
 
 def _causes(error: BaseException | None) -> str:

@@ -32,6 +32,7 @@ from monai_medclip.explainers import (
     AttentionRollout,
     CentreBlob,
     Chefer,
+    ConservativePropagation,
     Explainer,
     GradECLIP,
     IntegratedGradients,
@@ -48,6 +49,7 @@ from monai_medclip.metrics.localization import grid_ceiling, localization_figure
 CEILING = "ceiling of the patch grid"
 METHODS: dict[str, Callable[[], Explainer]] = {
     "recommended": recommended,
+    "conservative propagation": ConservativePropagation,
     "Chefer": Chefer,
     "Chefer, last block": lambda: Chefer(blocks=1),
     "Grad-ECLIP": GradECLIP,

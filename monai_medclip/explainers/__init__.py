@@ -5,8 +5,10 @@ from monai_medclip.explainers.attention_path import AttentionExplainer
 from monai_medclip.explainers.base import Explainer, Explanation, UnfaithfulError
 from monai_medclip.explainers.baselines import CentreBlob, RandomMap
 from monai_medclip.explainers.chefer import Chefer
+from monai_medclip.explainers.conservative_propagation import ConservativePropagation
 from monai_medclip.explainers.entropy import local_entropy
 from monai_medclip.explainers.feature_contributions import Contributions, FeatureContributions
+from monai_medclip.explainers.gated_propagation import GatedPropagation
 from monai_medclip.explainers.grad_cam import GradCAM
 from monai_medclip.explainers.grad_eclip import GradECLIP
 from monai_medclip.explainers.grounding import Grounding, ReportGrounding
@@ -16,7 +18,7 @@ from monai_medclip.explainers.medgrad_eclip import MedGradECLIP
 from monai_medclip.explainers.occlusion import Occlusion
 from monai_medclip.explainers.patch_similarity import PatchSimilarity
 from monai_medclip.explainers.perturbation import PerturbationExplainer
-from monai_medclip.explainers.recommended import ConservativePropagation, recommended
+from monai_medclip.explainers.recommended import recommended
 from monai_medclip.explainers.rise import RISE
 from monai_medclip.explainers.rollout import AttentionRollout
 from monai_medclip.explainers.surrogates import LIME, KernelSHAP
@@ -39,6 +41,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "FeatureContributions",
+    "GatedPropagation",
     "GradCAM",
     "GradECLIP",
     "Grounding",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_medclip.explainers.base import Explainer, gradients
+from monai_medclip.explainers.base import Explainer, gradients, uncompiled
 from monai_medclip.networks import QKV, AttentionAccess, Classifier, attend, has_attention
 
 __all__ = ["AttentionExplainer", "Stage", "Walk"]
@@ -53,19 +53,18 @@ class AttentionExplainer(Explainer):
         self.blocks = blocks
 
     def _check(self, classifier: Classifier) -> None:
-        encoder = self._encoder(classifier)
-        if not has_attention(encoder):
-            raise TypeError(
-                f"{self.name} reads attention, and {type(encoder).__name__} has none (or gives no access to it). "
-                "Use GradCAM, or a method that looks at the input alone (RISE, Occlusion, IntegratedGradients)."
-            )
+        encoder = require_attention(self, classifier)
         if self.blocks is not None and self.blocks > encoder.num_blocks:
             raise TypeError(f"blocks={self.blocks}, but {type(encoder).__name__} has {encoder.num_blocks} of them.")
+
+    def _first(self, encoder: AttentionAccess) -> int:
+        """The first of the stages that are read."""
+        return 0 if self.blocks is None else encoder.num_blocks - self.blocks
 
     def walk(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> Walk:
         """From the image to the scores, with a graph from the entering tokens on."""
         encoder = classifier.image_encoder
-        first = 0 if self.blocks is None else encoder.num_blocks - self.blocks
+        first = self._first(encoder)
         own: Tensor | None = None
         with torch.no_grad():
             if self._must_verify(classifier):
@@ -105,6 +104,21 @@ class AttentionExplainer(Explainer):
     def _heads(self, qkv: QKV) -> QKV:
         """The heads to attend with: the model's own."""
         return qkv
+
+
+def require_attention(explainer: Explainer, classifier: Classifier) -> Any:
+    """The classifier's image encoder.
+
+    Raises:
+        TypeError: it gives no access to attention.
+    """
+    encoder = uncompiled(classifier).image_encoder
+    if not has_attention(encoder):
+        raise TypeError(
+            f"{explainer.name} reads attention, and {type(encoder).__name__} has none (or gives no access to it). "
+            "Use GradCAM, or a method that looks at the input alone (RISE, Occlusion, IntegratedGradients)."
+        )
+    return encoder
 
 
 def reads_first_only(encoder: AttentionAccess, block: int) -> bool:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_medclip.explainers.attention_path import AttentionExplainer, on_grid
+from monai_medclip.explainers.attention_path import AttentionExplainer, on_grid, require_attention
+from monai_medclip.networks import AttentionAccess, Classifier
 
 __all__ = ["M2IB"]
 
@@ -30,7 +31,8 @@ class M2IB(AttentionExplainer):
     alpha, so nothing overflows and no NaN has to be left out. Only the image is explained.
 
     Args:
-        blocks: attention stages behind the bottleneck, a pooling attention included; 2 in the paper, layer 9 of 12.
+        blocks: attention stages behind the bottleneck, a pooling attention included; all where there are fewer. The
+            authors' is behind layer 10 of 12.
         beta: weight of the mean KL.
         lr, steps: of Adam.
         samples: noise samples per step.
@@ -72,6 +74,12 @@ class M2IB(AttentionExplainer):
         self.seed = seed
         self.batch_size = batch_size
 
+    def _check(self, classifier: Classifier) -> None:
+        require_attention(self, classifier)
+
+    def _first(self, encoder: AttentionAccess) -> int:
+        return max(super()._first(encoder), 0)
+
     def _maps(self, classifier: Any, image: Tensor, context: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             walk = self.walk(classifier, image, context)
@@ -107,8 +115,7 @@ class M2IB(AttentionExplainer):
 
     def _fit(self, classifier: Any, noisy: Tensor, context: dict[str, Tensor]) -> Tensor:
         """The score of noisy tokens (P, S, N, D), from the bottleneck on: (P, S, F)."""
-        assert self.blocks is not None
-        first = classifier.image_encoder.num_blocks - self.blocks
+        first = self._first(classifier.image_encoder)
         logits = self._from_tokens(classifier, noisy.flatten(0, 1), first, context).logits
         scores = classifier.as_cosine(logits) if hasattr(classifier, "as_cosine") else logits
         return scores.unflatten(0, noisy.shape[:2])

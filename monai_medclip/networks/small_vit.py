@@ -19,44 +19,84 @@ __all__ = ["ConvStem", "SmallViT"]
 
 
 class ConvStem(nn.Module):
-    """Patch embedding by 3 x 3 convolutions, in the form that timm's VisionTransformer takes.
+    """Patch embedding by convolutions, in the form that timm's VisionTransformer takes.
 
-    One of stride 2 per halving, and a last one at full width that lets a token see its neighbours.
+    Convolutions of stride 2 down to twice the tokens' resolution, a residual block there, then tokens of 2 x 2
+    positions that do not overlap, and per-token blocks. All kernels are centered on what they stand for and narrow: at
+    stride 8 a token sees 22 pixels across, so that what it holds comes from its own patch and its close neighbourhood.
 
     Args:
         img_size: one entry per spatial axis, multiples of the stride.
-        patch_size: the total stride, a power of two.
+        patch_size: the total stride, a power of two, at least 4.
         in_chans: image channels.
-        embed_dim: channels that come out; the layers before have D/2, D/4, D/8, ... of them.
+        embed_dim: channels that come out; half of them at twice the resolution, fewer before.
         bias, dynamic_img_pad: given by timm, without meaning here.
+
+    Raises:
+        ValueError: a stride that is no such power of two, or an image that is no multiple of it.
 
     References:
         Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021.
     """
 
     def __init__(self, img_size: Sequence[int], patch_size: int, in_chans: int, embed_dim: int, **_: Any) -> None:
-        """Build one convolution per halving of the size, and the last."""
+        """Build the convolutions and the blocks."""
         super().__init__()
         halvings = int(math.log2(patch_size))
-        if 2**halvings != patch_size or any(size % patch_size for size in img_size):
+        if halvings < 2 or 2**halvings != patch_size or any(size % patch_size for size in img_size):
             raise ValueError(
-                f"image size {tuple(img_size)} must be a multiple of a power-of-two stride, not {patch_size}"
+                f"image size {tuple(img_size)} must be a multiple of a stride of 4, 8, 16, ..., not {patch_size}"
             )
         self.img_size = tuple(img_size)
         self.grid_size = tuple(size // patch_size for size in img_size)
         self.num_patches = math.prod(self.grid_size)
-        conv = Conv[Conv.CONV, len(self.img_size)]
-        # Narrow while the image is large: the first layers would cost more than the transformer blocks.
-        channels = [in_chans, *(max(8, embed_dim >> i) for i in range(halvings, 0, -1))]
+        dims = len(self.img_size)
+        conv = Conv[Conv.CONV, dims]
+        # Narrow while the image is large: the first layers would cost more than the transformer block.
+        channels = [in_chans, *(max(8, embed_dim >> i) for i in range(halvings, 2, -1)), embed_dim // 2]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):
-            # Group, not batch, normalization: an item's tokens must not depend on its batch.
-            layers += [conv(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(8, after), nn.GELU()]
-        self.stem = nn.Sequential(*layers, conv(channels[-1], embed_dim, 3, padding=1, bias=False))
+            # Four wide: an odd kernel of stride 2 would move the image by half a pixel, three of them by 3.5 pixels.
+            layers += [conv(before, after, 4, stride=2, padding=1, bias=False), nn.GroupNorm(8, after), nn.GELU()]
+        layers[-2:] = [_ResidualBlock(dims, channels[-1], 3), nn.GroupNorm(8, channels[-1]), nn.GELU()]
+        layers.append(conv(channels[-1], embed_dim, 2, stride=2, bias=False))
+        self.stem = nn.Sequential(*layers, *(_ResidualBlock(dims, embed_dim, 1) for _ in range(2)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, C, *spatial) -> tokens (B, P, embed_dim)."""
         return self.stem(image).flatten(2).transpose(1, 2)
+
+
+class _ResidualBlock(nn.Module):
+    """x + conv1(GELU(norm(conv_k(norm(x))))): pre-normalized, of constant width."""
+
+    def __init__(self, spatial_dims: int, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.block = nn.Sequential(
+            # Group, not batch, normalization: an item's tokens must not depend on its batch.
+            nn.GroupNorm(8, channels),
+            conv(channels, channels, kernel_size, padding=kernel_size // 2, bias=False),
+            nn.GroupNorm(8, channels),
+            nn.GELU(),
+            conv(channels, channels, 1, bias=False),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, *spatial) -> the same shape."""
+        return features + self.block(features)
+
+
+class _BoundedCosine(nn.Module):
+    """Queries or keys of one length, so that an attention's logits are ``limit`` times their cosine."""
+
+    def __init__(self, limit: float, head_dim: int) -> None:
+        super().__init__()
+        self.length = math.sqrt(limit * math.sqrt(head_dim))  # attention divides by sqrt(head_dim)
+
+    def forward(self, heads: Tensor) -> Tensor:
+        """(B, H, N, head_dim) -> the same, every vector of the one length."""
+        return self.length * nn.functional.normalize(heads, dim=-1)
 
 
 class _Standardized(nn.BatchNorm1d):
@@ -77,7 +117,12 @@ class _Standardized(nn.BatchNorm1d):
 
 
 class SmallViT(nn.Module, TimmViTAccess):
-    """Convolutional stem, transformer blocks, CLS token; 0.4 M parameters at its defaults, in 2D or 3D.
+    """Convolutional stem, transformer blocks, CLS token; 0.3 M parameters at its defaults, in 2D or 3D.
+
+    Made to be explained. Its tokens see little beyond their own patch, and in the last block, whose CLS token is
+    all that is read, attention has cosine logits of at most `max_logit`: e^(2 max_logit) is the most that one token can
+    outweigh another, so a finding has to stand in its token's values. Trained without that bound, attention selects
+    by itself, values of other tokens hold as much, and maps that read values (Grad-ECLIP) point beside the finding.
 
     Batch normalization without weights ends it: images of one kind look alike to a network from scratch, and this sets
     their features apart from the first step. In training an item's features depend on its batch, in
@@ -91,8 +136,12 @@ class SmallViT(nn.Module, TimmViTAccess):
         depth: transformer blocks.
         num_heads: attention heads per block.
         mlp_ratio: hidden width of each block's MLP over ``width``.
-        stride: pixels per token along each axis, a power of two.
+        stride: pixels per token along each axis, a power of two, at least 4.
         patch_drop: fraction of patch tokens dropped at random in training, in [0, 1); none in evaluation.
+        max_logit: bound of the last block's attention logits, positive; None for ordinary attention.
+
+    References:
+        Liu et al., Swin Transformer V2, CVPR 2022, Eq. 2 (cosine attention; there with a learned scale).
     """
 
     def __init__(
@@ -102,14 +151,17 @@ class SmallViT(nn.Module, TimmViTAccess):
         in_channels: int = 1,
         spatial_dims: int = 2,
         width: int = 128,
-        depth: int = 2,
+        depth: int = 1,
         num_heads: int = 4,
         mlp_ratio: float = 2.0,
         stride: int = 8,
         patch_drop: float = 0.25,
+        max_logit: float | None = 1.5,
     ) -> None:
         """Build timm's VisionTransformer around the stem."""
         super().__init__()
+        if max_logit is not None and not max_logit > 0:
+            raise ValueError(f"max_logit={max_logit} must be positive; None leaves attention logits unbounded.")
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.image_size = per_axis(image_size, spatial_dims)
@@ -131,6 +183,9 @@ class SmallViT(nn.Module, TimmViTAccess):
         for module in self.trunk.blocks.modules():
             if isinstance(module, nn.Linear):  # timm draws from 0.02, made for widths near 768: far too quiet at 128
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if max_logit is not None:
+            last = self.trunk.blocks[-1].attn
+            last.q_norm = last.k_norm = _BoundedCosine(max_logit, last.head_dim)
         self.trunk.fc_norm = _Standardized(width)
         self.grid_size = self.trunk.patch_embed.grid_size
 

@@ -67,7 +67,7 @@ def _resnet(image_size: tuple[int, ...]) -> MonaiImageEncoder:
 
 
 def _small_vit(image_size: tuple[int, ...]) -> SmallViT:
-    return SmallViT(image_size, spatial_dims=len(image_size), width=64, num_heads=2)
+    return SmallViT(image_size, spatial_dims=len(image_size), width=64, depth=2, num_heads=2)
 
 
 def _small_cnn(image_size: tuple[int, ...]) -> SmallCNN:

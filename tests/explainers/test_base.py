@@ -18,6 +18,7 @@ from monai_medclip.explainers import (
     CentreBlob,
     Chefer,
     Explainer,
+    GatedPropagation,
     GradCAM,
     GradECLIP,
     PatchSimilarity,
@@ -188,7 +189,8 @@ class LyingCNN(SmallCNN):
 
 
 @pytest.mark.parametrize(
-    "method", [GradECLIP, AttentionGradCAM, TokenGradCAM, Chefer, AttentionRollout, PatchSimilarity]
+    "method",
+    [GradECLIP, AttentionGradCAM, TokenGradCAM, Chefer, AttentionRollout, PatchSimilarity, GatedPropagation],
 )
 def test_lying_attention_is_found_out_on_first_use_and_never_forgiven(method: Any) -> None:
     lying = LyingViT(32, width=64, num_heads=2)

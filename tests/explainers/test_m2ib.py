@@ -179,6 +179,9 @@ def test_bad_arguments_and_networks_are_refused() -> None:
         M2IB(beta=-1.0)
     with pytest.raises(TypeError, match="reads attention"):
         M2IB()(Quadrants(2), torch.rand(1, 1, 24, 40))
+
+
+def test_behind_more_blocks_than_there_are_is_behind_all_of_them() -> None:
     classifier, image = real_classifier(2)
-    with pytest.raises(TypeError, match="blocks=3"):
-        M2IB(blocks=3)(classifier, image)
+    everything = classifier.image_encoder.num_blocks
+    torch.testing.assert_close(M2IB(blocks=9)(classifier, image), M2IB(blocks=everything)(classifier, image))

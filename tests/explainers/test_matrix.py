@@ -34,6 +34,7 @@ ATTENTION: dict[str, list[dict[str, Any]]] = {
     "AttentionGradCAM": [{}],
     "TokenGradCAM": [{}],
     "ConservativePropagation": [{}],
+    "GatedPropagation": [{}],
     "Chefer": [{}, {"blocks": 1}],
     "AttentionRollout": [{}],
     "PatchSimilarity": [{}],

@@ -19,7 +19,9 @@ FINDINGS = [Finding(name, (f"there is {name}",), ()) for name in ("edema", "mass
 
 
 def classifier(spatial_dims: int = 2, in_channels: int = 1) -> ZeroShotClassifier:
-    encoder = SmallViT(32, in_channels=in_channels, spatial_dims=spatial_dims, width=64, num_heads=2, patch_drop=0.0)
+    encoder = SmallViT(
+        32, in_channels=in_channels, spatial_dims=spatial_dims, width=64, depth=2, num_heads=2, patch_drop=0.0
+    )
     return ZeroShotClassifier(CLIP(encoder, BagOfWords(), embed_dim=16), FINDINGS, tokenize).eval()
 
 

@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 import torch
 from monai.data import MetaTensor
+from torch import nn
 
 from monai_medclip.networks import SmallViT, TimmImageEncoder, attend, has_attention
 
@@ -164,7 +165,7 @@ def test_convolutional_network_pools_its_feature_map() -> None:
 
 @pytest.mark.parametrize(("spatial_dims", "size"), [(2, (32, 48)), (3, (16, 24, 32))])
 def test_small_vit_gives_attention_access_in_2d_and_3d(spatial_dims: int, size: tuple[int, ...]) -> None:
-    encoder = SmallViT(size, spatial_dims=spatial_dims, width=64, num_heads=2).eval()
+    encoder = SmallViT(size, spatial_dims=spatial_dims, width=64, depth=2, num_heads=2).eval()
     image = torch.rand(2, 1, *size)
     for block in range(encoder.num_blocks):
         tokens = encoder.tokens_entering(image, block)
@@ -184,10 +185,34 @@ def test_small_vit_starts_with_images_apart_and_in_evaluation_ignores_the_batch(
     torch.testing.assert_close(encoder(image)[:1], encoder(image[:1]), atol=1e-5, rtol=1e-4)
 
 
-def test_small_vit_has_four_hundred_thousand_parameters_and_refuses_odd_sizes() -> None:
-    assert sum(p.numel() for p in SmallViT().parameters()) == pytest.approx(0.395e6, rel=0.01)
-    with pytest.raises(ValueError, match="multiple of a power-of-two stride"):
+def test_small_vit_has_three_hundred_thousand_parameters_and_refuses_odd_sizes() -> None:
+    assert sum(p.numel() for p in SmallViT().parameters()) == pytest.approx(0.323e6, rel=0.01)
+    with pytest.raises(ValueError, match="multiple of a stride of 4, 8, 16"):
         SmallViT(100)
+    with pytest.raises(ValueError, match="max_logit=0 must be positive"):
+        SmallViT(32, max_logit=0)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_a_token_of_the_stem_sees_its_own_patch_in_the_middle(stride: int) -> None:
+    stem = SmallViT(128, stride=stride, width=64).trunk.patch_embed.stem
+    for norm in [module for module in stem.modules() if isinstance(module, nn.GroupNorm)]:
+        norm.forward = lambda features: features  # its statistics are of the whole image
+    image, row = torch.rand(1, 1, 128, 128, requires_grad=True), 64 // stride
+    (gradient,) = torch.autograd.grad(stem(image)[0, :, row, row].square().sum(), image)
+    seen = gradient[0, 0].nonzero()
+    first, last = seen.amin(0), seen.amax(0)
+    assert (first + last).tolist() == [128 + stride - 1] * 2  # centered on the patch
+    assert (last - first + 1).tolist() == [{4: 10, 8: 22, 16: 46}[stride]] * 2
+
+
+def test_attention_of_the_last_block_is_bounded() -> None:
+    encoder = SmallViT(32, width=64, depth=2, num_heads=2, max_logit=1.5).eval()
+    tokens = encoder.tokens_entering(10 * torch.rand(2, 1, 32, 32), 1)
+    q, k, _ = encoder.qkv(tokens, 1)
+    cosine = nn.functional.cosine_similarity(q.unsqueeze(3), k.unsqueeze(2), dim=-1)
+    torch.testing.assert_close(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, 1.5 * cosine, atol=1e-5, rtol=1e-4)
+    assert isinstance(encoder.trunk.blocks[0].attn.q_norm, nn.Identity)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

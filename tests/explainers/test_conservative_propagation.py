@@ -10,7 +10,7 @@ from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_medclip.explainers.recommended import ConservativePropagation, _FixedScales, recommended
+from monai_medclip.explainers.conservative_propagation import ConservativePropagation, _FixedScales
 from monai_medclip.networks import CLIP, ZeroShotClassifier
 
 from ..networks.toys import BagOfWords, tiny_clip, tokenize
@@ -88,7 +88,7 @@ def _by_hand(classifier: ZeroShotClassifier, image: Tensor) -> Tensor:
     x = trunk._pos_embed(trunk.patch_embed(image))
     for block in trunk.blocks:
         q, k, v = block.attn.qkv(norm(x, block.norm1)).unflatten(-1, (3, 2, 32)).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.mT / 32**0.5).softmax(-1).detach()
+        weights = (block.attn.q_norm(q) @ block.attn.k_norm(k).mT / 32**0.5).softmax(-1).detach()
         x = x + block.attn.proj((weights @ v).transpose(1, 2).flatten(2))
         x = x + block.mlp(norm(x, block.norm2))
     features = trunk.fc_norm(norm(x, trunk.norm)[:, 0]) if hasattr(trunk.norm, "weight") else trunk.fc_norm(x[:, 0])
@@ -105,7 +105,7 @@ def test_an_image_without_contrast_has_no_heat() -> None:
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_images_and_findings_do_not_see_each_other(spatial_dims: int) -> None:
     classifier, image = real_classifier(spatial_dims)
-    explainer = recommended()
+    explainer = ConservativePropagation()
     both = explainer(classifier, image)
     assert not torch.allclose(both[:, 0], both[:, 1])
     torch.testing.assert_close(explainer(classifier, image.flip(0)), both.flip(0), rtol=1e-4, atol=1e-6)

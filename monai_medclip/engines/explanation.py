@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +41,7 @@ from ..writers import (
     write_maps,
     write_whole,
 )
-from .files import write_csv
+from .files import write_csv, write_json
 
 __all__ = ["CaseExplainer", "explain_cases"]
 
@@ -125,15 +128,52 @@ class CaseExplainer:
         self._write_pages(case)
         if "input_ids" in item and self.text_methods:
             self._write_report(case)
-        return [
+        rows = [
             _row(item, name, heat, truth)
             for name, heats in case.heats.items()
             for heat, truth in zip(heats, case.truths, strict=True)
         ]
+        write_json(case.folder / "case.json", {"asked": self._asked(item), "rows": rows})  # last: the case is whole
+        return rows
+
+    def finished(self, item: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+        """The rows of a case that was explained before: same weights, methods, prompts and report; None otherwise."""
+        path = self._folder(item) / "case.json"
+        if not path.is_file():
+            return None
+        before = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = before["rows"]
+        return rows if before["asked"] == self._asked(item) else None
+
+    def _folder(self, item: Mapping[Any, Any]) -> Path:
+        identity = str(item["id"])
+        name = _slug(identity)
+        if name != identity:  # two ids may look alike once they are file names
+            name += f"-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        return self.output_dir / name
+
+    def _asked(self, item: Mapping[Any, Any]) -> dict[str, Any]:
+        return {
+            "id": str(item["id"]),
+            "weights": self._weights,
+            "methods": list(self.methods),
+            "text_methods": list(self.text_methods),
+            "prompts": list(self.network.findings),
+            "report": str(item.get("text_original", item.get("text", ""))),
+        }
+
+    @cached_property
+    def _weights(self) -> str:
+        """A digest of all networks' weights."""
+        digest = hashlib.sha256()
+        for network in (self.network, *(method.network for method in self.methods.values())):
+            for tensor in () if network is None else network.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def _explained(self, item: Mapping[Any, Any]) -> Case:
         image: MetaTensor = item["image"]
-        folder = self.output_dir / _slug(str(item["id"]))
+        folder = self._folder(item)
         names = list(self.network.findings)
         heats: dict[str, list[Heat]] = {}
         for name, method in self.methods.items():
@@ -202,20 +242,31 @@ class CaseExplainer:
         write_whole(case.folder / "sentences.html", page.encode())
 
 
-def explain_cases(explain: CaseExplainer, cases: Iterable[Mapping[Any, Any]], *, progress: bool = True) -> Path:
+def explain_cases(
+    explain: CaseExplainer, cases: Iterable[Mapping[Any, Any]], *, resume: bool = False, progress: bool = True
+) -> Path:
     """Explain prepared cases one after the other.
 
     Args:
         explain: what to do with each.
         cases: items, as a dataset gives them.
+        resume: leave cases alone that a run before has finished with the same weights, methods, prompts and report.
+            Settings of the methods are not compared.
         progress: show a progress bar.
 
     Returns:
         ``explanations.csv``: one row per case, method and prompt.
     """
-    rows = [row for case in tqdm(cases, desc="explaining", disable=not progress) for row in explain(case)]
+    rows: list[dict[str, Any]] = []
+    kept = 0
+    for case in tqdm(cases, desc="explaining", disable=not progress):
+        before = explain.finished(case) if resume else None
+        kept += before is not None
+        rows += explain(case) if before is None else before
     table = write_csv(explain.output_dir / "explanations.csv", rows)
     logger.info("%d maps: figures in %s, pictures and raw maps in the cases' folders beside it", len(rows), table)
+    if kept:
+        logger.info("%d cases were explained before and kept", kept)
     return table
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -87,6 +89,37 @@ def test_a_method_that_makes_no_sense_is_refused_before_any_case(
     with pytest.raises(ValueError, match="at least one"):
         CaseExplainer(classifier, {}, transform=pipeline, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_goes_on_with_the_cases_that_are_left(tmp_path: Path) -> None:
+    network = tiny_clip().classifier(PROMPTS, tokenize).eval()
+    image = MetaTensor(torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)) * 4 - 2)
+    image.meta["spatial_shape"] = np.array([32, 32])
+    items = [{"image": image * (1 - 0.1 * number), "id": identity} for number, identity in enumerate(["a/b", "a-b"])]
+
+    def explainer() -> CaseExplainer:
+        methods = {"Grad-ECLIP": HeatmapInferer(GradECLIP())}
+        return CaseExplainer(network, methods, transform=Compose([]), output_dir=tmp_path)
+
+    def killed() -> Iterator[dict[str, Any]]:
+        yield items[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explain_cases(explainer(), killed(), progress=False)
+    (first,) = (folder for folder in tmp_path.iterdir() if folder.is_dir())
+    written = (first / "grid.png").stat().st_mtime_ns
+    table = explain_cases(explainer(), items, resume=True, progress=False)
+    assert (first / "grid.png").stat().st_mtime_ns == written
+    with table.open(newline="") as stream:
+        resumed = list(csv.DictReader(stream))
+    assert [row["id"] for row in resumed] == ["a/b", "a/b", "a-b", "a-b"]
+    assert len([folder for folder in tmp_path.iterdir() if folder.is_dir()]) == 2  # alike as file names
+    with torch.no_grad():
+        network.clip.log_scale += 0.1
+    with explain_cases(explainer(), items, resume=True, progress=False).open(newline="") as stream:
+        assert [row["score"] for row in csv.DictReader(stream)] != [row["score"] for row in resumed]
+    assert (first / "grid.png").stat().st_mtime_ns > written
 
 
 def test_the_page_of_sentences_is_of_the_network_that_its_method_explains(tmp_path: Path) -> None:

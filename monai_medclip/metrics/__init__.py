@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_medclip.metrics.calibration import CalibrationReport, ReliabilityBin, calibration, fit_temperature
 from monai_medclip.metrics.classification import (
     ClassificationReport,
     FindingReport,
@@ -12,6 +13,7 @@ from monai_medclip.metrics.classification import (
     classification,
     youden_threshold,
 )
+from monai_medclip.metrics.comparison import AUCDifference, delong, holm
 from monai_medclip.metrics.epoch import ClassificationMetric, EpochMetric, RetrievalMetric
 from monai_medclip.metrics.localization import (
     Localization,
@@ -30,6 +32,8 @@ from monai_medclip.metrics.localization import (
 from monai_medclip.metrics.retrieval import DirectionReport, ProtocolReport, RetrievalReport, retrieval
 
 __all__ = [
+    "AUCDifference",
+    "CalibrationReport",
     "ClassificationMetric",
     "ClassificationReport",
     "DirectionReport",
@@ -40,16 +44,21 @@ __all__ = [
     "LocalizationFigure",
     "Overlap",
     "ProtocolReport",
+    "ReliabilityBin",
     "RetrievalMetric",
     "RetrievalReport",
     "Tercile",
     "TercileReport",
     "auc_by_tercile",
     "binarize",
+    "calibration",
     "classification",
     "contrast_to_noise",
+    "delong",
     "energy_in_mask",
+    "fit_temperature",
     "grid_ceiling",
+    "holm",
     "localization_figure",
     "localize",
     "overlap",

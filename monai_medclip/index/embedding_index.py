@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ __all__ = ["EmbeddingIndex", "Neighbors"]
 FORMAT = 1
 HEADER, EXACT, ROUNDED, RECORDS, OFFSETS = "index.json", "float32.bin", "bfloat16.bin", "records.jsonl", "offsets.bin"
 QUERIES_AT_ONCE = 16
+ROWS_AT_ONCE = 32_768
 ROUNDOFF = 2.0**-9  # of one bfloat16 rounding, relative
 SUMMATION = 1e-4  # of a float32 dot product of unit vectors, generously
 
@@ -170,25 +172,37 @@ class EmbeddingIndex:
         """All embeddings (N, E) float32, of unit length, mapped read-only."""
         if not self._count:
             return np.zeros((0, self.width), np.float32)
-        return np.memmap(self.folder / EXACT, np.float32, "r", shape=(self._count, self.width))
+        with (self.folder / EXACT).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 4 * self._count * self.width, access=mmap.ACCESS_READ)
+        mapped.madvise(mmap.MADV_RANDOM)  # single rows are read: no neighborhood with them
+        return np.frombuffer(mapped, np.float32).reshape(self._count, self.width)
 
     def _nearest(self, queries: Tensor, k: int) -> Neighbors:
         rounded = queries.bfloat16()
-        scan = self._rounded() @ rounded.T  # (N, Q) bfloat16
-        kth = scan.topk(k, dim=0).values[-1].float()  # (Q,)
+        parts = self._rounded().split(ROWS_AT_ONCE)
+        scans = [part @ rounded.T for part in parts]  # (n, Q) bfloat16 each
+        # The k-th largest of the groups' maxima is no larger than the k-th largest score, and far cheaper to find.
+        maxima = torch.cat([_group_maxima(scan) for scan in scans]).float()  # (G, Q)
+        kth = maxima.topk(min(k, len(maxima)), dim=0).values[-1]  # (Q,)
+        if len(maxima) < k:
+            kth = torch.cat(scans).float().topk(k, dim=0).values[-1]
         # |x.q - scan| <= |dx| |q| + |x~| |dq| + one rounding of the result + summation, and kth may be off by as much.
         unsure = self._rounding + (queries - rounded.float()).norm(dim=1) * (1 + self._rounding) + SUMMATION  # (Q,)
         lowest = kth - 2 * (unsure + ROUNDOFF * (kth.abs() + 2 * unsure))
+        least = (lowest - 2 * ROUNDOFF * lowest.abs()).bfloat16()  # not above it, and compared without conversion
+        found = []
+        for number, scan in enumerate(scans):
+            rows, asked = (scan >= least).nonzero().unbind(1)
+            found.append(torch.stack([rows + number * ROWS_AT_ONCE, asked]))
+        candidates, asked = torch.cat(found, dim=1)  # rows ascending
         exact = self.embeddings()
         scores, rows = [], []
-        for query, column, least in zip(queries, scan.float().unbind(1), lowest, strict=True):
-            candidates = (column >= least).nonzero()[:, 0]  # ascending
-            cosines = torch.cat(
-                [torch.from_numpy(exact[part.numpy()]) @ query for part in candidates.split(65_536)]
-            )  # float32
+        for number, query in enumerate(queries):
+            of_query = candidates[asked == number]
+            cosines = torch.cat([torch.from_numpy(exact[part.numpy()]) @ query for part in of_query.split(65_536)])
             best = torch.sort(cosines, descending=True, stable=True).indices[:k]
             scores.append(cosines[best])
-            rows.append(candidates[best])
+            rows.append(of_query[best])
         return Neighbors(torch.stack(scores), torch.stack(rows))
 
     def _rounded(self) -> Tensor:
@@ -225,6 +239,14 @@ class EmbeddingIndex:
     def _ids(self) -> set[Any]:
         with (self.folder / RECORDS).open("rb") as file:
             return {json.loads(line)["id"] for line in file.read(self._record_bytes).splitlines()}
+
+
+def _group_maxima(scores: Tensor) -> Tensor:
+    """Largest of every few scores (n, Q) -> (n / 256 or so, Q): halves laid over each other, which reads in order."""
+    while len(scores) >= 256 and len(scores) % 2 == 0:
+        first, second = scores.chunk(2)
+        scores = torch.maximum(first, second)
+    return scores
 
 
 def _write_header(folder: Path, content: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ from monai_medclip.metrics.localization import (
     pointing_game,
 )
 from monai_medclip.metrics.retrieval import DirectionReport, ProtocolReport, RetrievalReport, retrieval
+from monai_medclip.metrics.subgroups import Subgroup, subgroups
 
 __all__ = [
     "AUCDifference",
@@ -47,6 +48,7 @@ __all__ = [
     "ReliabilityBin",
     "RetrievalMetric",
     "RetrievalReport",
+    "Subgroup",
     "Tercile",
     "TercileReport",
     "auc_by_tercile",
@@ -65,5 +67,6 @@ __all__ = [
     "pointing_chance",
     "pointing_game",
     "retrieval",
+    "subgroups",
     "youden_threshold",
 ]

@@ -123,12 +123,12 @@ def classification(
         ValueError: shapes that do not agree, scores that are not finite, labels other than 0, 1 and NaN.
     """
     scores, truth = _checked(logits, labels, names)
-    patients = np.unique(np.arange(len(scores)) if groups is None else _array(groups, None), return_inverse=True)[1]
+    patients = np.unique(np.arange(len(scores)) if groups is None else as_array(groups, None), return_inverse=True)[1]
     if len(patients) != len(scores):
         raise ValueError(f"groups has {len(patients)} entries for {len(scores)} items: give one patient per item.")
     cuts = np.broadcast_to(np.asarray(threshold, dtype=float), len(names))
-    counts = _resamples(patients, bootstrap, generator)  # (R, B)
-    draws = np.array([_resampled(scores[:, f], truth[:, f], counts) for f in range(len(names))])  # (F, 2, R)
+    counts = patient_resamples(patients, bootstrap, generator)  # (R, B)
+    draws = np.array([resampled_figures(scores[:, f], truth[:, f], counts) for f in range(len(names))])  # (F, 2, R)
     findings = tuple(
         _finding(name, scores[:, f], truth[:, f], float(cuts[f]), draws[f]) for f, name in enumerate(names)
     )
@@ -136,8 +136,8 @@ def classification(
         findings,
         _mean([one.auc for one in findings]),
         _mean([one.average_precision for one in findings]),
-        _interval(_column_means(draws[:, 0])),
-        _interval(_column_means(draws[:, 1])),
+        percentile_interval(_column_means(draws[:, 0])),
+        percentile_interval(_column_means(draws[:, 1])),
         len(scores),
         int(patients.max()) + 1,
     )
@@ -154,15 +154,17 @@ def auc_by_tercile(scores: ArrayLike, labels: ArrayLike, covariate: ArrayLike) -
     Raises:
         ValueError: shapes that do not agree, or a covariate that is not finite.
     """
-    score, truth = _checked(_array(scores)[:, None], _array(labels)[:, None], ["finding"])
-    size = _array(covariate)
+    score, truth = _checked(as_array(scores)[:, None], as_array(labels)[:, None], ["finding"])
+    size = as_array(covariate)
     if size.shape != (len(score),) or not np.isfinite(size).all():
         raise ValueError(f"covariate {size.shape} must be ({len(score)},) and finite. Drop the items that have none.")
     known = ~np.isnan(truth[:, 0])
     score, truth, size = score[known, 0], truth[known, 0], size[known]
     third = np.searchsorted(np.quantile(size, (1 / 3, 2 / 3)), size, side="left")
     return TercileReport(
-        _auc(score, truth), _auc(size, truth), tuple(_tercile(score, truth, size, third == t) for t in range(3))
+        auc_or_nan(score, truth),
+        auc_or_nan(size, truth),
+        tuple(_tercile(score, truth, size, third == t) for t in range(3)),
     )
 
 
@@ -173,14 +175,14 @@ def youden_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
         scores: (B,).
         labels: (B,) of 1, 0 or NaN (left out), both classes present.
     """
-    score, truth = _array(scores), _array(labels)
+    score, truth = as_array(scores), as_array(labels)
     known = ~np.isnan(truth)
     false_positives, true_positives, cuts = roc_curve(truth[known], score[known])
     return float(cuts[1:][np.argmax((true_positives - false_positives)[1:])])
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike, names: Sequence[str]) -> tuple[Array, Array]:
-    scores, truth = _array(logits), _array(labels)
+    scores, truth = as_array(logits), as_array(labels)
     if scores.ndim != 2 or scores.shape != truth.shape or scores.shape[1] != len(names) or not len(scores):
         raise ValueError(f"logits {scores.shape} and labels {truth.shape} must both be (B, {len(names)}), B > 0.")
     if not np.isfinite(scores).all():
@@ -190,7 +192,7 @@ def _checked(logits: ArrayLike, labels: ArrayLike, names: Sequence[str]) -> tupl
     return scores, truth
 
 
-def _array(values: Any, dtype: type | None = np.float64) -> NDArray[Any]:
+def as_array(values: Any, dtype: type | None = np.float64) -> NDArray[Any]:
     if hasattr(values, "detach"):  # a tensor, on any device, of any float type
         values = values.detach().cpu()
         values = values.double() if dtype is not None else values
@@ -205,14 +207,14 @@ def _finding(name: str, scores: Array, truth: Array, threshold: float, draws: Ar
         name,
         int(positive.sum()),
         int((~positive).sum()),
-        _auc(scores[known], truth[known]),
+        auc_or_nan(scores[known], truth[known]),
         float(average_precision_score(positive, scores[known])) if both else np.nan,
         threshold,
         _share(called == positive),
         _share(called[positive]),
         _share(~called[~positive]),
-        _interval(draws[0]),
-        _interval(draws[1]),
+        percentile_interval(draws[0]),
+        percentile_interval(draws[1]),
     )
 
 
@@ -220,21 +222,21 @@ def _tercile(scores: Array, truth: Array, covariate: Array, inside: NDArray[np.b
     if not inside.any():
         return Tercile(np.nan, np.nan, 0, 0, np.nan)
     low, high = float(covariate[inside].min()), float(covariate[inside].max())
-    return Tercile(low, high, int(inside.sum()), int(truth[inside].sum()), _auc(scores[inside], truth[inside]))
+    return Tercile(low, high, int(inside.sum()), int(truth[inside].sum()), auc_or_nan(scores[inside], truth[inside]))
 
 
-def _auc(scores: Array, truth: Array) -> float:
+def auc_or_nan(scores: Array, truth: Array) -> float:
     return float(roc_auc_score(truth, scores)) if 0 < truth.sum() < len(truth) else np.nan
 
 
-def _resamples(patients: NDArray[np.int_], bootstrap: int, generator: np.random.Generator | int) -> Array:
+def patient_resamples(patients: NDArray[np.int_], bootstrap: int, generator: np.random.Generator | int) -> Array:
     """How often each item is drawn when patients are drawn with replacement, (R, B)."""
     number = int(patients.max()) + 1
     draws = np.random.default_rng(generator).multinomial(number, np.full(number, 1 / number), size=bootstrap)
     return draws[:, patients].astype(np.float64)
 
 
-def _resampled(scores: Array, truth: Array, counts: Array) -> Array:
+def resampled_figures(scores: Array, truth: Array, counts: Array) -> Array:
     """AUC and average precision of every resample, (2, R); NaN where it lacks a class.
 
     sklearn's figures with ``sample_weight``, for all resamples in one sweep down the sorted scores.
@@ -255,7 +257,7 @@ def _resampled(scores: Array, truth: Array, counts: Array) -> Array:
     return np.stack([auc, average])
 
 
-def _interval(draws: Array) -> Interval | None:
+def percentile_interval(draws: Array) -> Interval | None:
     draws = draws[np.isfinite(draws)]
     return Interval(*map(float, np.percentile(draws, (2.5, 97.5)))) if draws.size else None
 

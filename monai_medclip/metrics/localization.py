@@ -13,7 +13,7 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional as F
 
-from monai_medclip.metrics.classification import Interval, _array, _interval, _resamples
+from monai_medclip.metrics.classification import Interval, as_array, patient_resamples, percentile_interval
 
 __all__ = [
     "Localization",
@@ -147,7 +147,7 @@ def binarize(heatmap: ArrayLike, threshold: str | float) -> Mask:
     Raises:
         ValueError: another threshold.
     """
-    heat = _array(heatmap)
+    heat = as_array(heatmap)
     low, high = heat.min(), heat.max()
     if not (threshold in ("otsu", "mean") or (not isinstance(threshold, str) and 0 < threshold < 1)):
         raise ValueError(f"threshold={threshold!r}: use 'otsu', 'mean', or a number between 0 and 1.")
@@ -223,7 +223,7 @@ def localization_figure(
     Raises:
         ValueError: values that are not finite, or groups of another length.
     """
-    cases = _array(values)
+    cases = as_array(values)
     if not np.isfinite(cases).all():
         raise ValueError("values hold NaN or infinity: drop those cases and say so, a mean would hide them.")
     patients = np.unique(np.arange(len(cases)) if groups is None else np.asarray(groups), return_inverse=True)[1]
@@ -231,20 +231,20 @@ def localization_figure(
         raise ValueError(f"groups has {len(patients)} entries for {len(cases)} cases: give one patient per case.")
     if not len(cases):
         return LocalizationFigure(np.nan, None, 0)
-    counts = _resamples(patients, bootstrap, generator)  # (R, N)
+    counts = patient_resamples(patients, bootstrap, generator)  # (R, N)
     drawn = counts.sum(axis=1)
     means = (counts @ cases) / np.where(drawn > 0, drawn, np.nan)
-    return LocalizationFigure(float(cases.mean()), _interval(means), len(cases))
+    return LocalizationFigure(float(cases.mean()), percentile_interval(means), len(cases))
 
 
 def thirds(sizes: ArrayLike) -> NDArray[np.int_]:
     """Which third of the sizes each case is in: (N,) of 0, 1, 2, smallest first; equal sizes stay together."""
-    size = _array(sizes)
+    size = as_array(sizes)
     return np.searchsorted(np.quantile(size, (1 / 3, 2 / 3)), size, side="left")
 
 
 def _checked(heatmaps: ArrayLike, masks: ArrayLike) -> tuple[Array, Mask]:
-    maps, inside = _array(heatmaps), _masks(masks)
+    maps, inside = as_array(heatmaps), _masks(masks)
     if maps.shape != inside.shape or maps.ndim < 2:
         raise ValueError(f"heatmaps {maps.shape} and masks {inside.shape} must both be (N, *spatial).")
     if not np.isfinite(maps).all():
@@ -253,7 +253,7 @@ def _checked(heatmaps: ArrayLike, masks: ArrayLike) -> tuple[Array, Mask]:
 
 
 def _masks(masks: ArrayLike) -> Mask:
-    inside: Mask = _array(masks) != 0
+    inside: Mask = as_array(masks) != 0
     covered = inside.reshape(len(inside), -1)
     wrong = np.flatnonzero(~covered.any(axis=1) | covered.all(axis=1))
     if len(wrong):

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_medclip.metrics import auc_by_tercile, classification, youden_threshold
-from monai_medclip.metrics.classification import _resampled, _resamples
+from monai_medclip.metrics.classification import patient_resamples, resampled_figures
 
 
 def cases(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -58,8 +58,8 @@ def test_tensors_of_any_float_type_are_taken():
 def test_resampled_figures_equal_sklearns_with_weights():
     logits, labels = cases()
     scores = np.round(logits[:, 0], 1)  # with ties
-    counts = _resamples(np.arange(200) // 4, 5, 0)
-    auc, average = _resampled(scores, labels[:, 0], counts)
+    counts = patient_resamples(np.arange(200) // 4, 5, 0)
+    auc, average = resampled_figures(scores, labels[:, 0], counts)
     for draw, weights in enumerate(counts):
         assert auc[draw] == pytest.approx(roc_auc_score(labels[:, 0], scores, sample_weight=weights))
         expected = average_precision_score(labels[:, 0], scores, sample_weight=weights)

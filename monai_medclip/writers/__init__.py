@@ -7,6 +7,7 @@ from monai_medclip.writers.heat import Heat, heats_of, min_max_scaled
 from monai_medclip.writers.maps import MapFiles, scanner_maps, write_maps
 from monai_medclip.writers.overlay import OverlayStyle, overlay, tint, unit_image
 from monai_medclip.writers.page import Panel, explanation_page, figure_panel, overlay_panel
+from monai_medclip.writers.reliability import reliability_figure
 from monai_medclip.writers.report_text import TintedReport, report_figure, report_html
 from monai_medclip.writers.saving import save_figure, write_whole
 from monai_medclip.writers.truth import Truth
@@ -30,6 +31,7 @@ __all__ = [
     "overlay",
     "overlay_figure",
     "overlay_panel",
+    "reliability_figure",
     "report_figure",
     "report_html",
     "save_figure",

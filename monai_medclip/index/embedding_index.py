@@ -141,6 +141,7 @@ class EmbeddingIndex:
 
         Raises:
             ValueError: another width, numbers that are not finite, a zero vector, or k < 1.
+            RuntimeError: the scan and the exact scores differ by more than the bound, so that it proves nothing.
         """
         asked = queries.detach().float().cpu()
         self._check_vectors(asked, "queries")
@@ -193,13 +194,19 @@ class EmbeddingIndex:
         found = []
         for number, scan in enumerate(scans):
             rows, asked = (scan >= least).nonzero().unbind(1)
-            found.append(torch.stack([rows + number * ROWS_AT_ONCE, asked]))
-        candidates, asked = torch.cat(found, dim=1)  # rows ascending
+            found.append((rows + number * ROWS_AT_ONCE, asked, scan[rows, asked].float()))
+        candidates, asked, scanned = (torch.cat(part) for part in zip(*found, strict=True))  # rows ascending
         exact = self.embeddings()
         scores, rows = [], []
         for number, query in enumerate(queries):
             of_query = candidates[asked == number]
             cosines = torch.cat([torch.from_numpy(exact[part.numpy()]) @ query for part in of_query.split(65_536)])
+            bound = unsure[number] + ROUNDOFF * (cosines.abs() + unsure[number])
+            if bool(((cosines - scanned[asked == number]).abs() > bound).any()):
+                raise RuntimeError(
+                    f"{self.folder / ROUNDED} does not agree with {EXACT}: one of them is damaged, or this machine's "
+                    "bfloat16 products are not summed in float32. Build the index anew, or search elsewhere."
+                )
             best = torch.sort(cosines, descending=True, stable=True).indices[:k]
             scores.append(cosines[best])
             rows.append(of_query[best])

@@ -80,6 +80,15 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_scan_that_cannot_be_trusted_is_no_result(tmp_path: Path) -> None:
+    index = EmbeddingIndex.create(tmp_path, 64, model="m")
+    index.add(crowded(100, spread=0.5), records(100), model="m")
+    rounded = (tmp_path / "bfloat16.bin").read_bytes()
+    (tmp_path / "bfloat16.bin").write_bytes(rounded[128:] + rounded[:128])  # every entry moved by one
+    with pytest.raises(RuntimeError, match=r"bfloat16\.bin does not agree with float32\.bin"):
+        EmbeddingIndex(tmp_path).search(crowded(5, spread=0.5, seed=1))
+
+
 def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
     index = EmbeddingIndex.create(tmp_path, 8, model="m")
     assert index.search(torch.ones(2, 8)).rows.shape == (2, 0)

@@ -137,7 +137,7 @@ class CaseExplainer:
         return rows
 
     def finished(self, item: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
-        """The rows of a case that was explained before: same weights, methods, prompts and report; None otherwise."""
+        """The rows of a case explained before: same weights, methods, prompts, rule and report; None otherwise."""
         path = self._folder(item) / "case.json"
         if not path.is_file():
             return None
@@ -158,16 +158,17 @@ class CaseExplainer:
             "weights": self._weights,
             "methods": list(self.methods),
             "text_methods": list(self.text_methods),
-            "prompts": list(self.network.findings),
+            "prompts": [str(prompt) for prompt in getattr(self.network, "prompts", self.network.findings)],
+            "rule": getattr(self.network, "rule", None),
             "report": str(item.get("text_original", item.get("text", ""))),
         }
 
     @cached_property
     def _weights(self) -> str:
-        """A digest of all networks' weights."""
+        """A digest of all networks' weights; what a zero-shot classifier computes of its prompts is none of them."""
         digest = hashlib.sha256()
         for network in (self.network, *(method.network for method in self.methods.values())):
-            for tensor in () if network is None else network.state_dict().values():
+            for tensor in () if network is None else getattr(network, "clip", network).state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
@@ -250,8 +251,8 @@ def explain_cases(
     Args:
         explain: what to do with each.
         cases: items, as a dataset gives them.
-        resume: leave cases alone that a run before has finished with the same weights, methods, prompts and report.
-            Settings of the methods are not compared.
+        resume: leave cases alone that a run before has finished with the same weights, methods, prompts, rule and
+            report. Settings of the methods are not compared.
         progress: show a progress bar.
 
     Returns:

@@ -92,12 +92,13 @@ def test_a_method_that_makes_no_sense_is_refused_before_any_case(
 
 
 def test_a_killed_run_goes_on_with_the_cases_that_are_left(tmp_path: Path) -> None:
-    network = tiny_clip().classifier(PROMPTS, tokenize).eval()
+    clip = tiny_clip()
     image = MetaTensor(torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)) * 4 - 2)
     image.meta["spatial_shape"] = np.array([32, 32])
     items = [{"image": image * (1 - 0.1 * number), "id": identity} for number, identity in enumerate(["a/b", "a-b"])]
 
     def explainer() -> CaseExplainer:
+        network = clip.classifier(PROMPTS, tokenize).eval()  # anew, as in a process of its own
         methods = {"Grad-ECLIP": HeatmapInferer(GradECLIP())}
         return CaseExplainer(network, methods, transform=Compose([]), output_dir=tmp_path)
 
@@ -116,7 +117,7 @@ def test_a_killed_run_goes_on_with_the_cases_that_are_left(tmp_path: Path) -> No
     assert [row["id"] for row in resumed] == ["a/b", "a/b", "a-b", "a-b"]
     assert len([folder for folder in tmp_path.iterdir() if folder.is_dir()]) == 2  # alike as file names
     with torch.no_grad():
-        network.clip.log_scale += 0.1
+        clip.log_scale += 0.1
     with explain_cases(explainer(), items, resume=True, progress=False).open(newline="") as stream:
         assert [row["score"] for row in csv.DictReader(stream)] != [row["score"] for row in resumed]
     assert (first / "grid.png").stat().st_mtime_ns > written

@@ -123,6 +123,7 @@ class CaseExplainer:
             One row per method and prompt: score, total and largest heat, where the largest is, and, with a ground
             truth, the share of the heat inside it.
         """
+        (self._folder(item) / "case.json").unlink(missing_ok=True)  # until all is written, the case is not whole
         case = self._explained(item)
         self._write_figures(case)
         self._write_pages(case)
@@ -156,8 +157,8 @@ class CaseExplainer:
         return {
             "id": str(item["id"]),
             "weights": self._weights,
-            "methods": list(self.methods),
-            "text_methods": list(self.text_methods),
+            "methods": {name: _settings(method.explainer) for name, method in self.methods.items()},
+            "text_methods": {name: _settings(method) for name, method in self.text_methods.items()},
             "prompts": [str(prompt) for prompt in getattr(self.network, "prompts", self.network.findings)],
             "rule": getattr(self.network, "rule", None),
             "report": str(item.get("text_original", item.get("text", ""))),
@@ -251,8 +252,8 @@ def explain_cases(
     Args:
         explain: what to do with each.
         cases: items, as a dataset gives them.
-        resume: leave cases alone that a run before has finished with the same weights, methods, prompts, rule and
-            report. Settings of the methods are not compared.
+        resume: leave cases alone that a run before has finished with the same weights, methods and their settings,
+            prompts, rule and report.
         progress: show a progress bar.
 
     Returns:
@@ -299,6 +300,12 @@ def _spacing_mm(item: Mapping[Any, Any]) -> tuple[float, ...]:
     """Between slices, rows and columns, as the image's affine says."""
     affine = torch.as_tensor(item["image"].affine)[:3, :3].double()
     return tuple(affine.norm(dim=0).tolist())
+
+
+def _settings(explainer: Any) -> list[Any]:
+    """A method's class and its numbers and names."""
+    plain = {name: value for name, value in vars(explainer).items() if isinstance(value, bool | int | float | str)}
+    return [type(explainer).__name__, plain]
 
 
 def _slug(name: str) -> str:

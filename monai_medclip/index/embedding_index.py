@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +127,8 @@ class EmbeddingIndex:
                 file.truncate(sizes[name])  # what a killed append has left
                 file.seek(sizes[name])
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # the header must not count what is not there when power fails
         rounding = max([self._rounding, *(rows - rounded.float()).norm(dim=1).tolist()])
         count, record_bytes = self._count + len(rows), sizes[RECORDS] + sum(len(line) for line in lines)
         header = {"width": self.width, "model": self.model, "entries": count}
@@ -240,7 +243,8 @@ class EmbeddingIndex:
     def _check_vectors(self, rows: Tensor, what: str) -> None:
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"{what} have shape {tuple(rows.shape)}, the index takes (any number, {self.width}).")
-        if not torch.isfinite(rows).all() or not (rows.norm(dim=1) > 0).all():
+        lengths = rows.norm(dim=1)
+        if not torch.isfinite(lengths).all() or not (lengths > 1e-12).all():
             raise ValueError(f"{what} hold NaN, infinity or a vector of zeros, which has no direction.")
 
     def _ids(self) -> set[Any]:

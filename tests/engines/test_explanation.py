@@ -97,9 +97,9 @@ def test_a_killed_run_goes_on_with_the_cases_that_are_left(tmp_path: Path) -> No
     image.meta["spatial_shape"] = np.array([32, 32])
     items = [{"image": image * (1 - 0.1 * number), "id": identity} for number, identity in enumerate(["a/b", "a-b"])]
 
-    def explainer() -> CaseExplainer:
+    def explainer(loosening: str = "lambda") -> CaseExplainer:
         network = clip.classifier(PROMPTS, tokenize).eval()  # anew, as in a process of its own
-        methods = {"Grad-ECLIP": HeatmapInferer(GradECLIP())}
+        methods = {"Grad-ECLIP": HeatmapInferer(GradECLIP(loosening=loosening))}
         return CaseExplainer(network, methods, transform=Compose([]), output_dir=tmp_path)
 
     def killed() -> Iterator[dict[str, Any]]:
@@ -116,6 +116,8 @@ def test_a_killed_run_goes_on_with_the_cases_that_are_left(tmp_path: Path) -> No
         resumed = list(csv.DictReader(stream))
     assert [row["id"] for row in resumed] == ["a/b", "a/b", "a-b", "a-b"]
     assert len([folder for folder in tmp_path.iterdir() if folder.is_dir()]) == 2  # alike as file names
+    assert explainer().finished(items[0]) is not None
+    assert explainer("none").finished(items[0]) is None
     with torch.no_grad():
         clip.log_scale += 0.1
     with explain_cases(explainer(), items, resume=True, progress=False).open(newline="") as stream:

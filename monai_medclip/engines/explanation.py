@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform
 from tqdm import tqdm
 
-from ..explainers import ReportGrounding, TextExplainer
+from ..explainers import Explainer, ReportGrounding, TextExplainer
 from ..inferers import HeatmapInferer
 from ..outputs import WordWeights
 from ..transforms import sentence_spans
@@ -303,9 +303,14 @@ def _spacing_mm(item: Mapping[Any, Any]) -> tuple[float, ...]:
 
 
 def _settings(explainer: Any) -> list[Any]:
-    """A method's class and its numbers and names."""
-    plain = {name: value for name, value in vars(explainer).items() if isinstance(value, bool | int | float | str)}
-    return [type(explainer).__name__, plain]
+    """A method's class, its numbers and names, and the same of the methods that it is made of."""
+    found: dict[str, Any] = {}
+    for name, value in vars(explainer).items():
+        if isinstance(value, Explainer):
+            found[name] = _settings(value)
+        elif isinstance(value, bool | int | float | str):
+            found[name] = value
+    return [type(explainer).__name__, found]
 
 
 def _slug(name: str) -> str:

@@ -15,7 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from monai_medclip.engines import CaseExplainer, explain_cases
-from monai_medclip.explainers import CentreBlob, GradCAM, GradECLIP, TextExplainer
+from monai_medclip.engines.explanation import _settings
+from monai_medclip.explainers import CentreBlob, GatedPropagation, GradCAM, GradECLIP, TextExplainer
 from monai_medclip.inferers import HeatmapInferer
 from monai_medclip.networks import CLIP, SmallViT, ZeroShotClassifier
 from monai_medclip.outputs import WordWeights
@@ -151,3 +152,8 @@ class _NoWords(TextExplainer):
 
     def _weights(self, walk: object) -> torch.Tensor:
         return torch.zeros(0)
+
+
+def test_settings_of_a_method_are_those_of_its_parts_too() -> None:
+    same, other = (_settings(GatedPropagation(sigma=sigma)) for sigma in (0.6, 0.7))
+    assert _settings(GatedPropagation()) == same != other

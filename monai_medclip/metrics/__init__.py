@@ -13,6 +13,7 @@ from monai_medclip.metrics.classification import (
     classification,
     youden_threshold,
 )
+from monai_medclip.metrics.clip_score import CLIPScore, InBatchTop1, clip_score, in_batch_top1
 from monai_medclip.metrics.comparison import AUCDifference, delong, holm
 from monai_medclip.metrics.epoch import ClassificationMetric, EpochMetric, RetrievalMetric
 from monai_medclip.metrics.localization import (
@@ -29,24 +30,35 @@ from monai_medclip.metrics.localization import (
     pointing_chance,
     pointing_game,
 )
+from monai_medclip.metrics.multiclass import ClassReport, MulticlassReport, multiclass
+from monai_medclip.metrics.ranks import ProtocolRanks, QueryRanks, RetrievalRanks, retrieval_ranks
 from monai_medclip.metrics.retrieval import DirectionReport, ProtocolReport, RetrievalReport, retrieval
+from monai_medclip.metrics.retrieval_breakdown import BreakdownRow, retrieval_breakdown
 from monai_medclip.metrics.subgroups import Subgroup, subgroups
 
 __all__ = [
     "AUCDifference",
+    "BreakdownRow",
+    "CLIPScore",
     "CalibrationReport",
+    "ClassReport",
     "ClassificationMetric",
     "ClassificationReport",
     "DirectionReport",
     "EpochMetric",
     "FindingReport",
+    "InBatchTop1",
     "Interval",
     "Localization",
     "LocalizationFigure",
+    "MulticlassReport",
     "Overlap",
+    "ProtocolRanks",
     "ProtocolReport",
+    "QueryRanks",
     "ReliabilityBin",
     "RetrievalMetric",
+    "RetrievalRanks",
     "RetrievalReport",
     "Subgroup",
     "Tercile",
@@ -55,18 +67,23 @@ __all__ = [
     "binarize",
     "calibration",
     "classification",
+    "clip_score",
     "contrast_to_noise",
     "delong",
     "energy_in_mask",
     "fit_temperature",
     "grid_ceiling",
     "holm",
+    "in_batch_top1",
     "localization_figure",
     "localize",
+    "multiclass",
     "overlap",
     "pointing_chance",
     "pointing_game",
     "retrieval",
+    "retrieval_breakdown",
+    "retrieval_ranks",
     "subgroups",
     "youden_threshold",
 ]

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from monai_medclip.metrics.thresholded import THRESHOLDED, share, thresholded_figures
+
 __all__ = [
     "ClassificationReport",
     "FindingReport",
@@ -22,6 +24,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+FIGURES = ("auc", "average_precision", *THRESHOLDED)
+
 
 class Interval(NamedTuple):
     """A 95 % percentile interval of a bootstrap."""
@@ -31,7 +35,7 @@ class Interval(NamedTuple):
 
 
 class FindingReport(NamedTuple):
-    """One finding; figures that need both classes are NaN where one is missing."""
+    """One finding; a figure that its items do not define is NaN, never 0 (see `thresholded_figures`)."""
 
     name: str
     positives: int
@@ -42,30 +46,53 @@ class FindingReport(NamedTuple):
     accuracy: float
     sensitivity: float
     specificity: float
+    precision: float  # NaN where no item is called positive
+    f1: float  # 0 where items are positive and none is called
+    balanced_accuracy: float  # mean of sensitivity and specificity, chance is 0.5
+    log_loss: float  # of sigmoid(score), in nats, whatever the threshold; ln 2 where the scores say nothing
     auc_interval: Interval | None
     average_precision_interval: Interval | None
+    accuracy_interval: Interval | None
+    sensitivity_interval: Interval | None
+    specificity_interval: Interval | None
+    precision_interval: Interval | None
+    f1_interval: Interval | None
+    balanced_accuracy_interval: Interval | None
+    log_loss_interval: Interval | None
 
 
 class ClassificationReport(NamedTuple):
-    """All findings and their mean."""
+    """All findings and their means; each mean is over the findings that have the figure."""
 
     findings: tuple[FindingReport, ...]
-    macro_auc: float  # mean over the findings that have an AUC
+    macro_auc: float
     macro_average_precision: float
+    macro_accuracy: float
+    macro_sensitivity: float
+    macro_specificity: float
+    macro_precision: float
+    macro_f1: float
+    macro_balanced_accuracy: float
+    macro_log_loss: float
     macro_auc_interval: Interval | None
     macro_average_precision_interval: Interval | None
+    macro_accuracy_interval: Interval | None
+    macro_sensitivity_interval: Interval | None
+    macro_specificity_interval: Interval | None
+    macro_precision_interval: Interval | None
+    macro_f1_interval: Interval | None
+    macro_balanced_accuracy_interval: Interval | None
+    macro_log_loss_interval: Interval | None
     items: int
     groups: int  # patients, if they were given
 
     def as_dict(self) -> dict[str, float]:
-        """Flat names such as ``macro_auc``, ``nodule_auc``, ``nodule_auc_low``."""
+        """Flat names such as ``macro_auc``, ``nodule_auc``, ``nodule_f1``, ``nodule_f1_low``."""
         flat: dict[str, float] = {"items": float(self.items), "groups": float(self.groups)}
-        flat |= _flat("macro_auc", self.macro_auc, self.macro_auc_interval)
-        flat |= _flat("macro_average_precision", self.macro_average_precision, self.macro_average_precision_interval)
+        flat |= flat_figures(self, [f"macro_{figure}" for figure in FIGURES])
         for one in self.findings:
-            flat |= _flat(f"{one.name}_auc", one.auc, one.auc_interval)
-            flat |= _flat(f"{one.name}_average_precision", one.average_precision, one.average_precision_interval)
-            for field in ("positives", "negatives", "threshold", "accuracy", "sensitivity", "specificity"):
+            flat |= flat_figures(one, FIGURES, f"{one.name}_")
+            for field in ("positives", "negatives", "threshold"):
                 flat[f"{one.name}_{field}"] = float(getattr(one, field))
         return flat
 
@@ -105,10 +132,10 @@ def classification(
     bootstrap: int = 0,
     generator: np.random.Generator | int = 0,
 ) -> ClassificationReport:
-    """Per finding: AUC, average precision, and accuracy, sensitivity, specificity at a threshold; their mean.
+    """Per finding: AUC, average precision, log loss, and at a threshold accuracy, F1 and their kin; their means.
 
     Args:
-        logits: (B, F) scores, higher supports the finding.
+        logits: (B, F) scores, higher supports the finding; the log loss takes them as logits, the rest as an order.
         labels: (B, F) of 1, 0 or NaN (unknown: left out of that finding).
         names: F finding names.
         groups: (B,) patients; the bootstrap resamples them, not images. None: every item is its own.
@@ -117,29 +144,24 @@ def classification(
         generator: numpy generator or its seed.
 
     Returns:
-        The report; intervals are 2.5 and 97.5 percentiles.
+        The report; intervals are 2.5 and 97.5 percentiles, of the resamples that define the figure.
 
     Raises:
         ValueError: shapes that do not agree, scores that are not finite, labels other than 0, 1 and NaN.
     """
     scores, truth = _checked(logits, labels, names)
-    patients = np.unique(np.arange(len(scores)) if groups is None else as_array(groups, None), return_inverse=True)[1]
-    if len(patients) != len(scores):
-        raise ValueError(f"groups has {len(patients)} entries for {len(scores)} items: give one patient per item.")
-    cuts = np.broadcast_to(np.asarray(threshold, dtype=float), len(names))
+    patients = patient_numbers(groups, len(scores))
+    cuts = np.broadcast_to(np.asarray(threshold, dtype=float), len(names)).tolist()
     counts = patient_resamples(patients, bootstrap, generator)  # (R, B)
-    draws = np.array([resampled_figures(scores[:, f], truth[:, f], counts) for f in range(len(names))])  # (F, 2, R)
-    findings = tuple(
-        _finding(name, scores[:, f], truth[:, f], float(cuts[f]), draws[f]) for f, name in enumerate(names)
-    )
+    draws = np.array([_draws(scores[:, f], truth[:, f], cut, counts) for f, cut in enumerate(cuts)])  # (F, 9, R)
+    findings = tuple(_finding(name, scores[:, f], truth[:, f], cuts[f], draws[f]) for f, name in enumerate(names))
+    means = [column_means(np.array([getattr(one, figure) for one in findings])) for figure in FIGURES]
+    spread = [column_means(draws[:, number]) for number in range(len(FIGURES))]
     return ClassificationReport(
         findings,
-        _mean([one.auc for one in findings]),
-        _mean([one.average_precision for one in findings]),
-        percentile_interval(_column_means(draws[:, 0])),
-        percentile_interval(_column_means(draws[:, 1])),
-        len(scores),
-        int(patients.max()) + 1,
+        items=len(scores),
+        groups=int(patients.max()) + 1,
+        **with_intervals([f"macro_{figure}" for figure in FIGURES], means, spread),
     )
 
 
@@ -199,22 +221,27 @@ def as_array(values: Any, dtype: type | None = np.float64) -> NDArray[Any]:
     return np.asarray(values, dtype=dtype)
 
 
+def _draws(scores: Array, truth: Array, threshold: float, counts: Array) -> Array:
+    """`FIGURES` of every resample, (9, R)."""
+    ranking = resampled_figures(scores, truth, counts)
+    return np.concatenate([ranking, thresholded_figures(scores, truth, threshold, counts)])
+
+
 def _finding(name: str, scores: Array, truth: Array, threshold: float, draws: Array) -> FindingReport:
     known = ~np.isnan(truth)
-    positive, called = truth[known] == 1, scores[known] >= threshold
+    positive = truth[known] == 1
     both = positive.any() and not positive.all()
+    values = [
+        auc_or_nan(scores[known], truth[known]),
+        float(average_precision_score(positive, scores[known])) if both else np.nan,
+        *thresholded_figures(scores, truth, threshold, np.ones((1, len(scores))))[:, 0].tolist(),
+    ]
     return FindingReport(
         name,
         int(positive.sum()),
         int((~positive).sum()),
-        auc_or_nan(scores[known], truth[known]),
-        float(average_precision_score(positive, scores[known])) if both else np.nan,
-        threshold,
-        _share(called == positive),
-        _share(called[positive]),
-        _share(~called[~positive]),
-        percentile_interval(draws[0]),
-        percentile_interval(draws[1]),
+        threshold=threshold,
+        **with_intervals(FIGURES, values, draws),
     )
 
 
@@ -227,6 +254,20 @@ def _tercile(scores: Array, truth: Array, covariate: Array, inside: NDArray[np.b
 
 def auc_or_nan(scores: Array, truth: Array) -> float:
     return float(roc_auc_score(truth, scores)) if 0 < truth.sum() < len(truth) else np.nan
+
+
+def patient_numbers(patients: ArrayLike | None, items: int) -> NDArray[np.int_]:
+    """(B,) numbers from 0, one per patient; None makes every item its own.
+
+    Raises:
+        ValueError: not one patient per item.
+    """
+    if patients is None:
+        return np.arange(items)
+    numbers = np.unique(as_array(patients, None), return_inverse=True)[1]
+    if numbers.shape != (items,):
+        raise ValueError(f"{len(numbers)} patients were given for {items} items: give one patient per item.")
+    return numbers
 
 
 def patient_resamples(patients: NDArray[np.int_], bootstrap: int, generator: np.random.Generator | int) -> Array:
@@ -262,20 +303,35 @@ def percentile_interval(draws: Array) -> Interval | None:
     return Interval(*map(float, np.percentile(draws, (2.5, 97.5)))) if draws.size else None
 
 
-def _column_means(draws: Array) -> Array:
-    """Mean over findings, (F, R) -> (R,), of those that have a figure."""
-    there = np.isfinite(draws)
-    return np.where(there, draws, 0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
+def mean_interval(values: Array, counts: Array) -> Interval | None:
+    """Of a mean over items (B,), each drawn ``counts`` (R, B) times; resamples without any of them are left out."""
+    return percentile_interval(share(counts @ values, counts.sum(axis=1)))
 
 
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else np.nan
+def column_means(values: Array) -> Array:
+    """Mean over findings or classes, (F, ...) -> (...), of those that have a figure; NaN where none has."""
+    there = np.isfinite(values)
+    return np.where(there, values, 0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
 
 
-def _share(true: NDArray[np.bool_]) -> float:
-    return float(true.mean()) if true.size else np.nan
+def with_intervals(names: Sequence[str], values: Sequence[Any], draws: Sequence[Array] | Array) -> dict[str, Any]:
+    """Fields of a report: each name with its value, and ``NAME_interval`` from its resamples (R,)."""
+    found = zip(names, values, draws, strict=True)
+    return {
+        field: given
+        for name, value, drawn in found
+        for field, given in ((name, float(value)), (f"{name}_interval", percentile_interval(drawn)))
+    }
 
 
-def _flat(name: str, value: float, interval: Interval | None) -> dict[str, float]:
+def flat_figures(report: Any, names: Sequence[str], prefix: str = "") -> dict[str, float]:
+    """Figures of a report that has ``NAME`` and ``NAME_interval``, under ``prefixNAME``, ``..._low``, ``..._high``."""
+    flat: dict[str, float] = {}
+    for name in names:
+        flat |= flat_figure(f"{prefix}{name}", getattr(report, name), getattr(report, f"{name}_interval"))
+    return flat
+
+
+def flat_figure(name: str, value: float, interval: Interval | None) -> dict[str, float]:
+    """One figure under its name, and where it has an interval under ``NAME_low`` and ``NAME_high``."""
     return {name: value} | ({f"{name}_low": interval.low, f"{name}_high": interval.high} if interval else {})

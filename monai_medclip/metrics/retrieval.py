@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_medclip.metrics.classification import (
+    Interval,
+    flat_figure,
+    mean_interval,
+    patient_numbers,
+    patient_resamples,
+    percentile_interval,
+)
+from monai_medclip.metrics.ranks import QueryRanks, both_ranks, matched_pairs
+
 __all__ = ["DirectionReport", "ProtocolReport", "RetrievalReport", "retrieval"]
 
-TIE = 1e-6  # cosines closer than this are the same score: identical texts differ by rounding only
+Array = NDArray[np.float64]
 
 
 class DirectionReport(NamedTuple):
@@ -25,6 +38,18 @@ class DirectionReport(NamedTuple):
     mrr: float  # mean of 1 / rank, 0 to 1
     queries: int
     gallery: int
+    recall_interval: dict[int, Interval | None]  # None without a bootstrap
+    median_rank_interval: Interval | None
+    mrr_interval: Interval | None
+
+    def as_dict(self, prefix: str = "") -> dict[str, float]:
+        """Flat names such as ``recall@5``, ``recall@5_low``, ``recall@5_high``, ``chance@5``, ``mrr``."""
+        flat: dict[str, float] = {}
+        for k, value in self.recall.items():
+            flat |= flat_figure(f"{prefix}recall@{k}", value, self.recall_interval[k])
+        flat |= {f"{prefix}chance@{k}": value for k, value in self.chance.items()}
+        flat |= flat_figure(f"{prefix}median_rank", self.median_rank, self.median_rank_interval)
+        return flat | flat_figure(f"{prefix}mrr", self.mrr, self.mrr_interval)
 
 
 class ProtocolReport(NamedTuple):
@@ -45,32 +70,34 @@ class RetrievalReport(NamedTuple):
     unique_texts: int
 
     def as_dict(self) -> dict[str, float]:
-        """Flat names such as ``tie_aware_text_to_image_recall@5``, ``..._chance@5``, ``strict_ceiling@5``."""
+        """Flat names such as ``tie_aware_text_to_image_recall@5``, ``..._recall@5_low``, ``strict_ceiling@5``."""
         flat: dict[str, float] = {"items": float(self.items), "unique_texts": float(self.unique_texts)}
         for protocol, both in zip(self._fields, self[:3], strict=False):
             for direction, report in both._asdict().items():
-                name = f"{protocol}_{direction}"
-                flat |= {f"{name}_recall@{k}": value for k, value in report.recall.items()}
-                flat |= {f"{name}_chance@{k}": value for k, value in report.chance.items()}
-                flat |= {f"{name}_median_rank": report.median_rank, f"{name}_mrr": report.mrr}
+                flat |= report.as_dict(f"{protocol}_{direction}_")
         return flat | {f"strict_ceiling@{k}": value for k, value in self.ceiling.items()}
 
 
-class _Place(NamedTuple):
-    """Where the best right answer of each query stands; equal scores share their places at random."""
-
-    above: Tensor  # (Q,) wrong answers that score strictly higher
-    right: Tensor  # (Q,) right answers at the best right score, >= 1
-    wrong: Tensor  # (Q,) wrong answers at that same score
-
-
 def retrieval(
-    image: Tensor, text: Tensor, groups: Tensor | None = None, *, ks: Sequence[int] = (1, 5, 10), chunk: int = 1024
+    image: Tensor,
+    text: Tensor,
+    groups: Tensor | None = None,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    chunk: int = 1024,
+    patients: ArrayLike | None = None,
+    bootstrap: int = 0,
+    generator: np.random.Generator | int = 0,
 ) -> RetrievalReport:
     """Recall at k, median rank and mean reciprocal rank, both directions, under three protocols.
 
     Where scores tie, every figure is the expectation over a random order of the ties, so that a model which answers
     the same to everything gets chance, not 1.
+
+    The bootstrap draws patients and with them their queries; the gallery stays as it is, since ranks among fewer or
+    repeated candidates would be ranks of another task. A text that stands once for several items counts as often as
+    these items are drawn on average: not at all if none of its patients is drawn, and as any other query if it is one
+    patient's. So without resampling every text counts once.
 
     Args:
         image: (B, E) embeddings, scaled to unit length here.
@@ -78,107 +105,71 @@ def retrieval(
         groups: (B,) integers; items with equal ones have the same text. None: all differ.
         ks: cut-offs for recall, each at least 1.
         chunk: queries scored at a time; memory is chunk x B.
+        patients: (B,) whom the bootstrap resamples. None: every item is its own.
+        bootstrap: number of resamples; 0 gives no intervals.
+        generator: numpy generator or its seed.
 
     Returns:
-        The report; a strict recall is to be read beside its ``ceiling``, every recall beside its ``chance``.
+        The report; a strict recall is to be read beside its ``ceiling``, every recall beside its ``chance``. Intervals
+        are 2.5 and 97.5 percentiles.
 
     Raises:
         ValueError: shapes that do not agree, no items, or embeddings that are not finite.
     """
-    image, text = _unit(image, "image"), _unit(text, "text")
-    groups = torch.arange(len(image)) if groups is None else torch.as_tensor(groups)
-    groups = groups.as_subclass(Tensor).to(image.device).flatten()  # a MetaTensor would slow every line
-    if image.shape != text.shape or len(groups) != len(image) or not len(image):
-        raise ValueError(
-            f"image {tuple(image.shape)}, text {tuple(text.shape)} and groups {tuple(groups.shape)} must be "
-            "(B, E), (B, E) and (B,) of the same B > 0."
-        )
-    unique, member = groups.unique(return_inverse=True)  # (G,), (B,)
-    own = torch.arange(len(image), device=image.device)
-    single = F.normalize(torch.zeros(len(unique), text.shape[1]).to(text).index_add_(0, member, text), dim=-1)  # (G, E)
-    group = torch.arange(len(unique), device=image.device)
+    pairs = matched_pairs(image, text, groups)
+    own, member = torch.arange(len(pairs.image), device=pairs.image.device), pairs.member
+    sizes = member.bincount()  # (G,) how many items share the text
+    group = torch.arange(len(sizes), device=member.device)
+    summed = torch.zeros(len(sizes), pairs.text.shape[1]).to(pairs.text).index_add_(0, member, pairs.text)
+    single = F.normalize(summed, dim=-1)  # (G, E)
+    by_item = patient_resamples(patient_numbers(patients, len(own)), bootstrap, generator)  # (R, B)
+    by_text = _of_texts(by_item, member.cpu().numpy(), sizes.cpu().numpy())  # (R, G)
 
-    def both(texts: Tensor, of_image: Tensor, of_text: Tensor) -> ProtocolReport:
+    def both(texts: Tensor, of_image: Tensor, of_text: Tensor, text_counts: Array) -> ProtocolReport:
+        found = both_ranks(pairs.image, texts, of_image, of_text, chunk)
         return ProtocolReport(
-            _direction(image, texts, of_image, of_text, ks, chunk),
-            _direction(texts, image, of_text, of_image, ks, chunk),
+            direction_report(found.image_to_text, ks, by_item), direction_report(found.text_to_image, ks, text_counts)
         )
 
-    sizes = member.bincount()[member]  # (B,) how many items share the text
     return RetrievalReport(
-        strict=both(text, own, own),
-        tie_aware=both(text, member, member),
-        deduplicated=both(single, member, group),
-        ceiling={k: float((k / sizes.double()).clamp(max=1).mean()) for k in ks},
-        items=len(image),
-        unique_texts=len(unique),
+        strict=both(pairs.text, own, own, by_item),
+        tie_aware=both(pairs.text, member, member, by_item),
+        deduplicated=both(single, member, group, by_text),
+        ceiling={k: float((k / sizes[member].double()).clamp(max=1).mean()) for k in ks},
+        items=len(own),
+        unique_texts=len(sizes),
     )
 
 
-def _unit(embeddings: Tensor, name: str) -> Tensor:
-    embeddings = torch.as_tensor(embeddings).detach().as_subclass(Tensor)
-    if embeddings.ndim != 2 or not torch.isfinite(embeddings).all():
-        raise ValueError(
-            f"{name} embeddings {tuple(embeddings.shape)} must be (B, E) and finite. "
-            "NaN here means that training diverged: lower the learning rate."
-        )
-    return F.normalize(embeddings.float(), dim=-1)
-
-
-def _direction(
-    queries: Tensor, gallery: Tensor, of_query: Tensor, of_gallery: Tensor, ks: Sequence[int], chunk: int
-) -> DirectionReport:
-    places = list(_places(queries, gallery, of_query, of_gallery, chunk))
-    place = _Place(*(torch.cat(parts).double() for parts in zip(*places, strict=True)))
-    right = of_gallery.bincount(minlength=int(of_query.max()) + 1)[of_query].double()
-    random = _Place(torch.zeros_like(right), right, len(gallery) - right)
-    # Of right + wrong tied answers in random order, the first right one stands at (right + wrong + 1) / (right + 1).
-    rank = place.above + (place.right + place.wrong + 1) / (place.right + 1)
+def direction_report(ranks: QueryRanks, ks: Sequence[int], counts: Array) -> DirectionReport:
+    """Figures of Q queries, and their intervals where each query is drawn ``counts`` (R, Q) times, fractions too."""
+    rank, within = ranks.rank(), {k: ranks.within(k) for k in ks}
+    uninformed, reciprocal = ranks.uninformed(), ranks.reciprocal()
     return DirectionReport(
-        recall={k: float(_within(place, k).mean()) for k in ks},
-        chance={k: float(_within(random, k).mean()) for k in ks},
+        recall={k: float(found.mean()) for k, found in within.items()},
+        chance={k: float(uninformed.within(k).mean()) for k in ks},
         median_rank=float(rank.quantile(0.5)),
-        mrr=float(_reciprocal(place).mean()),
-        queries=len(queries),
-        gallery=len(gallery),
+        mrr=float(reciprocal.mean()),
+        queries=len(rank),
+        gallery=ranks.gallery,
+        recall_interval={k: mean_interval(found.cpu().numpy(), counts) for k, found in within.items()},
+        median_rank_interval=percentile_interval(_medians(rank.cpu().numpy(), counts)),
+        mrr_interval=mean_interval(reciprocal.cpu().numpy(), counts),
     )
 
 
-def _places(
-    queries: Tensor, gallery: Tensor, of_query: Tensor, of_gallery: Tensor, chunk: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    for rows, names in zip(queries.split(chunk), of_query.split(chunk), strict=True):
-        scores = rows @ gallery.T  # (chunk, B)
-        others = names[:, None] != of_gallery  # (chunk, B)
-        rights = scores.masked_fill(others, -torch.inf)
-        best = rights.amax(dim=1, keepdim=True)
-        above, tied, right = (_count(m) for m in (scores > best + TIE, scores >= best - TIE, rights >= best - TIE))
-        yield above, right, tied - above - right
+def _medians(values: Array, counts: Array) -> Array:
+    """Median of every resample, (R,): the mean of the two middle ones, as of each value repeated; NaN if none."""
+    order = np.argsort(values)
+    reached = np.cumsum(counts[:, order], axis=1)  # (R, Q)
+    half, slack = reached[:, -1:] / 2, 1e-9 * reached[:, -1:]  # fractions add up with rounding
+    lower, upper = (np.argmax(reached > half + side, axis=1) for side in (-slack, slack))
+    middle = (values[order][lower] + values[order][upper]) / 2
+    return np.where(reached[:, -1] > 0, middle, np.nan)
 
 
-def _count(mask: Tensor) -> Tensor:
-    return mask.sum(dim=1, dtype=torch.int32)  # several times faster than the default int64
-
-
-def _within(place: _Place, k: int) -> Tensor:
-    """Probability that a right answer is among the first k: 1 - C(wrong, t) / C(right + wrong, t), t = k - above."""
-    missed = torch.ones_like(place.above)
-    for step in range(k):
-        drawn = step < k - place.above
-        left = (place.right + place.wrong - step).clamp(min=1)
-        missed = torch.where(drawn, missed * ((place.wrong - step) / left).clamp(min=0), missed)
-    return 1 - missed
-
-
-def _reciprocal(place: _Place) -> Tensor:
-    """Expected 1 / rank of the first right answer."""
-    unique, query = torch.stack(place, dim=1).unique(dim=0, return_inverse=True)  # ties are few or all alike
-    above, right, wrong = unique.unbind(dim=1)
-    missed, expected = torch.ones_like(above), torch.zeros_like(above)
-    for step in range(int(wrong.max()) + 1):
-        still = missed * ((wrong - step) / (right + wrong - step).clamp(min=1)).clamp(min=0)
-        expected += (missed - still) / (above + step + 1)
-        missed = still
-        if not missed.any():
-            break
-    return expected[query]
+def _of_texts(counts: Array, member: NDArray[np.int64], sizes: NDArray[np.int64]) -> Array:
+    """Mean count (R, G) of the items that share each text."""
+    items = len(member)
+    shares = csr_array((1 / sizes[member], (np.arange(items), member)), shape=(items, len(sizes)))
+    return np.asarray(counts @ shares)

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from monai_medclip.metrics import auc_by_tercile, classification, youden_threshold
-from monai_medclip.metrics.classification import patient_resamples, resampled_figures
+from monai_medclip.metrics.classification import FIGURES, patient_numbers, patient_resamples, resampled_figures
 
 
 def cases(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +74,55 @@ def test_intervals_hold_the_figure_and_follow_the_seed():
     for finding in one.findings:
         assert finding.auc_interval.low < finding.auc < finding.auc_interval.high
     assert one.macro_auc_interval.low < one.macro_auc < one.macro_auc_interval.high
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_has_an_interval_per_finding_and_of_the_mean(figure):
+    logits, labels = cases()
+    report = classification(logits, labels, ["a", "b"], threshold=[1.0, 0.2], bootstrap=300)
+    values = [getattr(one, figure) for one in report.findings]
+    assert getattr(report, f"macro_{figure}") == pytest.approx(np.mean(values))
+    flat = report.as_dict()
+    for one in report.findings:
+        low, high = getattr(one, f"{figure}_interval")
+        assert low < getattr(one, figure) < high
+        assert [flat[f"{one.name}_{figure}{end}"] for end in ("_low", "", "_high")] == [low, getattr(one, figure), high]
+    low, high = getattr(report, f"macro_{figure}_interval")
+    assert low < flat[f"macro_{figure}"] < high
+    assert (flat[f"macro_{figure}_low"], flat[f"macro_{figure}_high"]) == (low, high)
+
+
+def test_the_interval_of_accuracy_is_that_of_drawn_patients():
+    logits, labels = cases(80)
+    patients = np.repeat(np.arange(20), 4)
+    (one, _) = classification(logits, labels, ["a", "b"], groups=patients, bootstrap=400, generator=5).findings
+    drawn = np.random.default_rng(5).multinomial(20, np.full(20, 1 / 20), size=400)
+    right = (logits[:, 0] >= 0) == (labels[:, 0] == 1)
+    means = [np.repeat(right, counts).mean() for counts in drawn[:, patients]]
+    assert one.accuracy_interval == pytest.approx(np.percentile(means, (2.5, 97.5)))
+
+
+def test_without_a_bootstrap_there_are_figures_and_no_intervals():
+    logits, labels = cases()
+    flat = classification(logits, labels, ["a", "b"]).as_dict()
+    assert {"macro_f1", "a_precision", "b_log_loss", "a_positives", "a_threshold"} <= set(flat)
+    assert not [name for name in flat if name.endswith(("_low", "_high"))]
+
+
+def test_precision_of_a_finding_that_is_never_called_does_not_spoil_the_mean():
+    logits, labels = cases()
+    report = classification(logits, labels, ["a", "b"], threshold=[0.0, 100.0], bootstrap=20)
+    assert np.isnan(report.findings[1].precision)
+    assert report.findings[1].precision_interval is None
+    assert report.findings[1].f1 == 0
+    assert report.macro_precision == report.findings[0].precision
+
+
+def test_patients_are_numbered_whatever_their_names():
+    assert patient_numbers(["b", "a", "b"], 3).tolist() == [1, 0, 1]
+    assert patient_numbers(None, 3).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="2 patients were given for 3 items"):
+        patient_numbers(["a", "b"], 3)
 
 
 def test_resampling_patients_widens_the_interval_of_repeated_images():

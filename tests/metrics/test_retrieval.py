@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from monai_medclip.metrics import retrieval
+from monai_medclip.metrics import retrieval, retrieval_ranks
+from monai_medclip.metrics.retrieval import _medians, _of_texts
 
-
-def random_pairs(n: int, width: int = 16, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, width, generator=generator), torch.randn(n, width, generator=generator)
+from .pairs import random_pairs
 
 
 def test_perfect_pairs_are_found_first_in_every_protocol():
@@ -114,6 +113,75 @@ def test_flat_names_are_those_that_configs_use():
     flat = retrieval(*random_pairs(12)).as_dict()
     assert {"tie_aware_text_to_image_recall@5", "deduplicated_image_to_text_mrr", "strict_ceiling@10"} <= set(flat)
     assert all(isinstance(value, float) for value in flat.values())
+
+
+def test_intervals_are_those_of_drawn_patients():
+    image, text = random_pairs(90)
+    text = text + 0.7 * image
+    groups, patients = torch.arange(90) % 70, np.arange(90) // 3
+    report = retrieval(image, text, groups, patients=patients, bootstrap=200, generator=3)
+    drawn = np.random.default_rng(3).multinomial(30, np.full(30, 1 / 30), size=200)[:, patients]
+    for protocol, both in retrieval_ranks(image, text, groups)._asdict().items():
+        for direction, ranks in both._asdict().items():
+            found = getattr(getattr(report, protocol), direction)
+            rows = [np.repeat(np.arange(90), counts) for counts in drawn]
+            for k in (1, 5, 10):
+                recalls = [ranks.within(k).numpy()[row].mean() for row in rows]
+                assert found.recall_interval[k] == pytest.approx(np.percentile(recalls, (2.5, 97.5)))
+            medians = [np.median(ranks.rank().numpy()[row]) for row in rows]
+            assert found.median_rank_interval == pytest.approx(np.percentile(medians, (2.5, 97.5)))
+            reciprocals = [ranks.reciprocal().numpy()[row].mean() for row in rows]
+            assert found.mrr_interval == pytest.approx(np.percentile(reciprocals, (2.5, 97.5)))
+
+
+def test_the_bootstrap_changes_no_figure_and_adds_its_names():
+    image, text = random_pairs(60)
+    groups = torch.arange(60) // 2
+    plain = retrieval(image, text, groups).as_dict()
+    flat = retrieval(image, text, groups, patients=[f"p{n // 4}" for n in range(60)], bootstrap=50).as_dict()
+    assert {name: flat[name] for name in plain} == plain
+    added = set(flat) - set(plain)
+    assert "deduplicated_text_to_image_recall@5_low" in added
+    assert len(added) == 2 * 6 * 5  # both ends, of three recalls, the median rank and the reciprocal one
+    assert not [name for name in plain if name.endswith(("_low", "_high"))]
+    for low in (name for name in added if name.endswith("_low")):
+        assert flat[low] <= flat[low.removesuffix("_low") + "_high"]
+
+
+def test_texts_of_one_patient_are_resampled_as_any_query():
+    image, text = random_pairs(50)
+    report = retrieval(image, text + image, patients=np.arange(50) // 2, bootstrap=100)
+    assert report.deduplicated.text_to_image.recall_interval == report.strict.text_to_image.recall_interval
+
+
+def test_a_text_of_several_patients_counts_as_often_as_they_are_drawn_on_average():
+    counts = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0], [1.0, 1.0, 1.0]])
+    found = _of_texts(counts, np.array([0, 0, 1]), np.array([2, 1]))
+    assert found.tolist() == [[1.0, 1.0], [0.0, 3.0], [1.0, 1.0]]
+
+
+def test_a_text_that_nearly_every_patient_has_hardly_moves():
+    # Half of the items share one text, found by nobody; the rest find theirs.
+    image = torch.eye(40)
+    text = torch.cat([torch.eye(40)[20:].flip(0), torch.eye(40)[20:]])
+    report = retrieval(image, text, torch.cat([torch.zeros(20).long(), torch.arange(1, 21)]), ks=(1,), bootstrap=300)
+    low, high = report.deduplicated.text_to_image.recall_interval[1]
+    assert report.deduplicated.text_to_image.recall[1] == pytest.approx(20 / 21)
+    assert 20 / 21 - 0.06 < low < high < 20 / 21 + 0.04
+    strict_low, strict_high = report.strict.text_to_image.recall_interval[1]
+    assert strict_high - strict_low > 3 * (high - low)
+
+
+def test_a_median_of_repeated_values_is_numpys_and_of_none_is_nan():
+    values, counts = np.array([3.0, 1.0, 8.0, 5.0]), np.array([[1, 1, 1, 1], [0, 3, 1, 0], [2, 0, 0, 1], [0, 0, 0, 0]])
+    expected = [np.median(np.repeat(values, row)) for row in counts[:3]]
+    assert _medians(values, counts.astype(float)).tolist() == pytest.approx([*expected, np.nan], nan_ok=True)
+    assert _medians(values, counts[:3] / 3).tolist() == expected
+
+
+def test_patients_that_are_not_one_per_item_are_refused():
+    with pytest.raises(ValueError, match="3 patients were given for 4 items"):
+        retrieval(*random_pairs(4), patients=[1, 2, 3], bootstrap=5)
 
 
 def test_broken_embeddings_are_refused():

@@ -66,7 +66,8 @@ def pixel_baselines(
     """Logistic regression on downsampled pixels and on the histogram, per finding.
 
     Args:
-        train_images: N images (rows, columns) or (1, rows, columns), any sizes, any one gray scale.
+        train_images: N images (rows, columns) or (1, rows, columns), any sizes, any one gray scale; of volumes (slices,
+            rows, columns) the squares are those of the mean over slices.
         train_labels: (N, F) of 0, 1 or NaN for unknown.
         test_images: M images of the same scale.
         test_labels: (M, F).
@@ -106,17 +107,12 @@ def _gray_range(images: Sequence[ArrayLike]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _plain(image: ArrayLike) -> NDArray[np.float32]:
-    plain = np.asarray(image, dtype=np.float32)
-    return plain[0] if plain.ndim == 3 else plain
-
-
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
-def _edges(length: int) -> NDArray[np.float32]:
+def part_weights(length: int) -> NDArray[np.float32]:
     """(GRID, length) weights of a mean over GRID equal parts, fractions of pixels included."""
     cuts = np.linspace(0, length, GRID + 1)
     pixels = np.arange(length)
@@ -124,19 +120,27 @@ def _edges(length: int) -> NDArray[np.float32]:
     return (np.maximum(share, 0) * GRID / length).astype(np.float32)
 
 
+def grid_means(image: ArrayLike) -> NDArray[np.float32]:
+    """(GRID * GRID,) mean gray of each square of (..., rows, columns): channels and slices are averaged first."""
+    plain = np.asarray(image, dtype=np.float32)
+    plain = plain.mean(axis=tuple(range(plain.ndim - 2)))
+    return (part_weights(plain.shape[0]) @ plain @ part_weights(plain.shape[1]).T).ravel()
+
+
+def gray_histogram(image: ArrayLike, scale: tuple[float, float]) -> NDArray[np.float32]:
+    """(BINS,) share of the pixels of an image of any shape per gray level between lowest and highest."""
+    plain = np.asarray(image, dtype=np.float32)
+    return (np.histogram(plain, bins=BINS, range=scale)[0] / plain.size).astype(np.float32)
+
+
 def _grids(images: Sequence[ArrayLike], scale: tuple[float, float]) -> NDArray[np.float32]:
     """(N, GRID * GRID) mean gray of each square."""
-    rows = []
-    for image in images:
-        plain = _plain(image)
-        rows.append((_edges(plain.shape[0]) @ plain @ _edges(plain.shape[1]).T).ravel())
-    return ((np.stack(rows) - scale[0]) / (scale[1] - scale[0])).astype(np.float32)
+    return (np.stack([grid_means(image) for image in images]) - scale[0]) / (scale[1] - scale[0])
 
 
 def _histograms(images: Sequence[ArrayLike], scale: tuple[float, float]) -> NDArray[np.float32]:
     """(N, BINS) share of pixels per gray level."""
-    counts = [np.histogram(_plain(image), bins=BINS, range=scale)[0] / np.asarray(image).size for image in images]
-    return np.asarray(counts, dtype=np.float32)
+    return np.stack([gray_histogram(image, scale) for image in images])
 
 
 def _auc(

@@ -100,3 +100,11 @@ def test_baselines_of_datasets_are_those_of_their_images_without_random_transfor
     assert found.histogram == pytest.approx(expected.histogram, abs=1e-3)
     assert found.as_dict()["mean"]["pixels_auc"] == found.mean_pixels
     assert "24 x 24" in str(found)
+
+
+def test_of_volumes_the_squares_are_those_of_the_mean_over_slices():
+    (images, labels), (asked, answers) = _images(80, 0), _images(40, 1)
+    stacks = [[np.stack([image - 0.1, image + 0.1]) for image in part] for part in (images, asked)]
+    found = dataset_baselines(_dataset(stacks[0], labels), _dataset(stacks[1], answers), names=NAMES)
+    expected = pixel_baselines(images, labels, asked, answers, names=NAMES)
+    assert found.pixels == pytest.approx(expected.pixels, abs=0.01)

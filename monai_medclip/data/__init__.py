@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from monai_medclip.data.covariates import AGE_BANDS, age_band, subgroup_values
+from monai_medclip.data.derm7pt import DERM7PT_DIAGNOSES, DERM7PT_GROUPS, diagnosis_group, read_derm7pt
+from monai_medclip.data.derm_captions import CRITERIA, LESION_COLORS, criteria_caption
 from monai_medclip.data.features import feature_items
 from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerprint, fingerprint_files, near_duplicates
 from monai_medclip.data.images import image_items
@@ -9,6 +12,7 @@ from monai_medclip.data.iu_xray import IU_XRAY_SIZES, IUReport, parse_iu_report,
 from monai_medclip.data.labels import LIDC_FINDINGS, label_vector, matches_rule
 from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
 from monai_medclip.data.partitions import Partition, partition
+from monai_medclip.data.ph2 import PH2_DIAGNOSES, read_ph2
 from monai_medclip.data.phantom import make_phantom
 from monai_medclip.data.phantom_lesions import Lesion
 from monai_medclip.data.phantom_patient import PhantomPatient
@@ -26,8 +30,14 @@ from monai_medclip.data.splits import (
 )
 
 __all__ = [
+    "AGE_BANDS",
+    "CRITERIA",
+    "DERM7PT_DIAGNOSES",
+    "DERM7PT_GROUPS",
     "IU_XRAY_SIZES",
+    "LESION_COLORS",
     "LIDC_FINDINGS",
+    "PH2_DIAGNOSES",
     "Fingerprint",
     "IUReport",
     "Leak",
@@ -40,7 +50,10 @@ __all__ = [
     "Rejected",
     "SplitRow",
     "XRay",
+    "age_band",
     "check_splits",
+    "criteria_caption",
+    "diagnosis_group",
     "feature_items",
     "find_leaks",
     "fingerprint",
@@ -53,11 +66,14 @@ __all__ = [
     "parse_iu_report",
     "partition",
     "positives_by",
+    "read_derm7pt",
     "read_iu_xray",
     "read_manifest",
+    "read_ph2",
     "read_rejected",
     "read_split_manifest",
     "split_by_patient",
+    "subgroup_values",
     "text_key",
     "write_rejected",
     "write_split_manifest",

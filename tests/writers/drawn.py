@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Tick
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -29,12 +32,22 @@ def cut_texts(figure: Figure) -> list[str]:
     canvas.draw()
     width, height = figure.get_size_inches() * figure.dpi
     cut = []
+    unseen = {id(tick.label1) for axes in figure.axes for tick in _unseen_ticks(axes)}
     for text in figure.findobj(Text):
+        if id(text) in unseen:
+            continue
         box = text.get_window_extent(canvas.get_renderer())
         inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
         if text.get_text().strip() and text.get_visible() and not inside:
             cut.append(text.get_text())
     return cut
+
+
+def _unseen_ticks(axes: Axes) -> Iterator[Tick]:
+    """Ticks that matplotlib holds ready outside what the axes show."""
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        yield from (tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high)
 
 
 def png_of(figure: Figure) -> Image.Image:

@@ -18,10 +18,17 @@ from monai_medclip.networks.checkpoints import load_weights
 from monai_medclip.networks.freezing import is_frozen
 from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_open_clip
 from monai_medclip.networks.text_open_clip import OpenClipTextEncoder
+from monai_medclip.networks.transformers_clip import (
+    TransformersClipImageEncoder,
+    TransformersClipTextEncoder,
+    load_transformers_clip,
+)
 from monai_medclip.networks.zero_shot import ZeroShotClassifier
 from monai_medclip.outputs import CLIPOutput, TokenBatch
 
 __all__ = ["CLIP"]
+
+LIBRARIES = ("open_clip", "transformers")
 
 
 class CLIP(nn.Module):
@@ -93,12 +100,75 @@ class CLIP(nn.Module):
             image_size: (rows, columns) or one number; None for the model's own.
             learn_temperature: train the scale on.
         """
-        model: Any = load_open_clip(source, pretrained=pretrained, image_size=image_size)
+        model = load_open_clip(source, pretrained=pretrained, image_size=image_size)
+        return cls._joined(model, OpenClipImageEncoder(model), OpenClipTextEncoder(model), learn_temperature)
+
+    @classmethod
+    def from_transformers(
+        cls,
+        source: str | Path,
+        *,
+        image_size: int | Sequence[int] | None = None,
+        learn_temperature: bool = True,
+    ) -> CLIP:
+        """A whole CLIP or SigLIP of transformers with its own projections, logit scale and bias.
+
+        Args:
+            source: hub name, or a local folder with ``config.json`` and the weights.
+            image_size: (rows, columns) or one number; position embeddings are interpolated. None for the model's own.
+            learn_temperature: train the scale on.
+
+        Raises:
+            ValueError: for another kind of model, or a checkpoint that lacks weights.
+        """
+        model = load_transformers_clip(source)
+        image_encoder = TransformersClipImageEncoder(model, image_size=image_size)
+        return cls._joined(model, image_encoder, TransformersClipTextEncoder(model), learn_temperature)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        library: str,
+        weights: str | Path | None = None,
+        image_size: int | Sequence[int] | None = None,
+        learn_temperature: bool = True,
+    ) -> CLIP:
+        """A whole pretrained model of either library, ready to be asked; never one with random weights.
+
+        Args:
+            source: name or folder; see from_open_clip and from_transformers.
+            library: ``"open_clip"`` or ``"transformers"``.
+            weights: tag or file for the name of an open_clip architecture; all others bring theirs.
+            image_size: (rows, columns) or one number. None for the model's own.
+            learn_temperature: train the scale on.
+
+        Raises:
+            ValueError: for an unknown library, an architecture without weights, or weights for what brings its own.
+        """
+        if library not in LIBRARIES:
+            raise ValueError(f"library {library!r} is not one of {', '.join(LIBRARIES)}")
+        folder = Path(source).expanduser().is_dir()
+        bare = library == "open_clip" and not folder and not str(source).startswith(("hf-hub:", "local-dir:"))
+        if bare and weights is None:
+            raise ValueError(f"{source} names an architecture, which is random without weights: give their tag or file")
+        if weights is not None and not bare:
+            raise ValueError(f"{source} brings its own weights: leave out weights={str(weights)!r}")
+        if library == "transformers":
+            return cls.from_transformers(source, image_size=image_size, learn_temperature=learn_temperature)
+        return cls.from_open_clip(
+            source, pretrained=weights, image_size=image_size, learn_temperature=learn_temperature
+        )
+
+    @classmethod
+    def _joined(cls, model: Any, image_encoder: Any, text_encoder: Any, learn_temperature: bool) -> CLIP:
+        """The towers of a model with that model's scale and bias."""
         scale = float(model.logit_scale.detach().exp())
         bias = getattr(model, "logit_bias", None)
         return cls(
-            OpenClipImageEncoder(model),
-            OpenClipTextEncoder(model),
+            image_encoder,
+            text_encoder,
             temperature=1 / scale,
             learn_temperature=learn_temperature,
             max_logit_scale=max(100.0, scale),  # SigLIP's is above CLIP's limit

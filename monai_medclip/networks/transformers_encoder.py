@@ -85,7 +85,7 @@ class TransformersImageEncoder(nn.Module, StagedAttention):
 
     Args:
         source: hub name or local folder (config, weights), of a vision model or of a CLIP whose vision tower is taken;
-            or a config for weights from scratch.
+            a config for weights from scratch; or a model that is already there, whose tower is shared, not copied.
         pretrained: False takes only the config from ``source``.
         image_size: (rows, columns) or one number; position embeddings are interpolated. None for the model's own.
 
@@ -97,7 +97,7 @@ class TransformersImageEncoder(nn.Module, StagedAttention):
 
     def __init__(
         self,
-        source: str | Path | PretrainedConfig,
+        source: str | Path | PretrainedConfig | nn.Module,
         *,
         pretrained: bool = True,
         image_size: int | Sequence[int] | None = None,
@@ -161,7 +161,9 @@ def _first(module: Any, *names: str) -> Any:
     return next((found for name in names if (found := getattr(module, name, None)) is not None), None)
 
 
-def _load(source: str | Path | PretrainedConfig, *, pretrained: bool) -> Any:
+def _load(source: str | Path | PretrainedConfig | nn.Module, *, pretrained: bool) -> Any:
+    if isinstance(source, nn.Module):
+        return _vision_tower(source, type(source).__name__)
     if isinstance(source, PretrainedConfig) or not pretrained:
         config = source if isinstance(source, PretrainedConfig) else AutoConfig.from_pretrained(str(source))
         return _vision_tower(AutoModel.from_config(config), source)
@@ -184,10 +186,10 @@ def _vision_tower(model: Any, source: Any) -> nn.Module:
 
 def _statistics(source: Any, in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Normalization from ``preprocessor_config.json`` beside the weights; 0.5 where there is none."""
+    folder = getattr(source, "name_or_path", "") if isinstance(source, nn.Module) else source
+    known = folder and not isinstance(folder, PretrainedConfig)
     try:
-        values = (
-            {} if isinstance(source, PretrainedConfig) else ImageProcessingMixin.get_image_processor_dict(source)[0]
-        )
+        values = ImageProcessingMixin.get_image_processor_dict(folder)[0] if known else {}
     except OSError:
         values = {}
     mean, std = (values.get(key) or (0.5,) for key in ("image_mean", "image_std"))

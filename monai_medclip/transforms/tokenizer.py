@@ -76,6 +76,7 @@ class ReportTokenizer:
             ValueError: the tokenizer has no character offsets.
         """
         from monai_medclip.transforms.open_clip_tokenizer import is_open_clip, load_open_clip_backend
+        from monai_medclip.transforms.siglip_tokenizer import SiglipBackend, siglip_config
 
         path = Path(source).expanduser()
         if is_open_clip(str(source)):
@@ -84,6 +85,9 @@ class ReportTokenizer:
             raise FileNotFoundError(
                 f"{path}: no such tokenizer. Train one with ReportTokenizer.train(texts, path=...)."
             )
+        siglip = None if path.is_file() else siglip_config(path if path.exists() else source)
+        if siglip is not None:
+            return cls(SiglipBackend(path if path.exists() else source, siglip), max_length=max_length)
         return cls(FastBackend(_load_fast(path if path.exists() else str(source))), max_length=max_length)
 
     @classmethod

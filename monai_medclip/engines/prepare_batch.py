@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 from torch import Tensor
 
-__all__ = ["ContrastivePrepareBatch", "ImagePrepareBatch"]
+__all__ = ["ContrastivePrepareBatch", "ImagePrepareBatch", "LabelPrepareBatch"]
 
 
 class ContrastivePrepareBatch(PrepareBatch):
@@ -77,6 +77,28 @@ class ImagePrepareBatch(PrepareBatch):
     ) -> tuple[Tensor, None]:
         """Moves the image (B, C, *spatial) to the device; see ``ContrastivePrepareBatch``."""
         return _entry(batchdata, self.image_key).to(device=device, non_blocking=non_blocking, **kwargs), None
+
+
+class LabelPrepareBatch(PrepareBatch):
+    """Gives a classifier its image and its loss the labels, (B, F) float32 with NaN for unknown ones.
+
+    Args:
+        image_key: entry that is fed as the image.
+    """
+
+    def __init__(self, image_key: str = "image") -> None:
+        self.image_key = image_key
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Moves image (B, C, *spatial) and labels to the device; see ``ContrastivePrepareBatch``."""
+        image = _entry(batchdata, self.image_key).to(device=device, non_blocking=non_blocking, **kwargs)
+        return image, _entry(batchdata, "label").float().to(device=device, non_blocking=non_blocking)
 
 
 def _entry(batch: Mapping[str, Any], key: str) -> Tensor:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_medclip.networks.clip import CLIP
 from monai_medclip.networks.image_encoder import ImageEncoder
@@ -51,21 +53,41 @@ class ProbeClassifier(nn.Module):
 
     Args:
         clip: the network; shared, not copied.
-        head: module from (B, E) image embeddings, or from (B, 2 E) image and text embeddings side by side, to (B, F).
+        head: module from (B, width) to (B, F); see `width`.
         findings: names of the F logits.
-        with_text: the head reads the report as well; its tokens are then context.
+        with_text: the head reads the report as well; its tokens are then context, and its embedding follows the
+            image's.
+        space: what stands for the image: ``"embedding"`` in the shared space, or ``"pooled"``, the image encoder's own
+            features at unit length.
 
     References:
         The chest X-ray protocol: frozen 512-d image and 512-d text embeddings, concatenated, into an MLP.
     """
 
-    def __init__(self, clip: CLIP, head: nn.Module, findings: Sequence[str], *, with_text: bool = False) -> None:
+    def __init__(
+        self,
+        clip: CLIP,
+        head: nn.Module,
+        findings: Sequence[str],
+        *,
+        with_text: bool = False,
+        space: str = "embedding",
+    ) -> None:
         """See the class."""
         super().__init__()
+        if space not in ("embedding", "pooled"):
+            raise ValueError(f"space={space!r}: choose 'embedding' (the shared space) or 'pooled' (the encoder's own).")
         self.clip = clip
         self.head = head
         self.findings = tuple(findings)
+        self.space = space
         self.context_keys = ("input_ids", "attention_mask") if with_text else ()
+
+    @property
+    def width(self) -> int:
+        """Numbers that the head takes per item."""
+        image = self.clip.embed_dim if self.space == "embedding" else int(self.image_encoder.width)
+        return image + (self.clip.embed_dim if self.context_keys else 0)
 
     @property
     def image_encoder(self) -> ImageEncoder:
@@ -74,15 +96,15 @@ class ProbeClassifier(nn.Module):
 
     def forward(self, image: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (B, F) of images (B, C, *spatial) and, for a multimodal head, their tokens (B, N)."""
-        return self._judge(self.clip.encode_image(image), input_ids, attention_mask)
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
+        return self.score_features(self.image_encoder(image), input_ids, attention_mask)
 
     def score_features(
         self, features: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
         """Logits (B, F) of the image encoder's pooled features (B, width)."""
-        return self._judge(self.clip.embed_features(features), input_ids, attention_mask)
-
-    def _judge(self, embedding: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        pooled = self.space == "pooled"
+        embedding = F.normalize(features.float(), dim=-1) if pooled else self.clip.embed_features(features)
         if not self.context_keys:
             return self.head(embedding)
         if input_ids is None or attention_mask is None:

@@ -1,60 +1,116 @@
 """Engines: training that resumes exactly, embedding extraction, evaluation, and the record of what was done."""
 
+from .answer_page import AnswerPage, audit_sections, judged_sections
+from .ask_probe import Comparison, ProbeAnswer, ask_probe
+from .ask_retrieval import RetrievalAnswer, ask_retrieval
+from .ask_zero_shot import ZeroShotAnswer, ask_zero_shot
+from .auditing import AUDITS, Auditor, audit_clip
 from .autocast import AutocastInferer
+from .before_after import Moment, before_after_section, judge_moment
 from .checkpoints import BestCheckpoint, LastCheckpoint
+from .class_choice import choose_class, class_logits, class_numbers
+from .classifier_evaluation import ClassifierEvaluation, evaluate_classifier
 from .curves import CurvesPlot
 from .early_stopping import EarlyStopping
 from .embedding import Embeddings, embed
+from .embedding_store import EmbeddingStore, MissingTextError
 from .evaluation import Evaluation, evaluate_clip
 from .explanation import CaseExplainer, explain_cases
 from .files import RESEARCH_USE, write_csv, write_json
+from .gallery import Gallery, build_gallery
 from .history import History
+from .judging import Calibrated, Judged, judge, score_rows, thresholds
 from .optimization import GradientClipping, cosine_with_warmup
 from .prediction import Prediction, PredictionWriter, ZeroShotInferer, chosen_rule
-from .prepare_batch import ContrastivePrepareBatch, ImagePrepareBatch
+from .prepare_batch import ContrastivePrepareBatch, ImagePrepareBatch, LabelPrepareBatch
+from .probe import FittedProbe, ProbeInput, few_shot, fit_mlp, fit_probe, probe_features
 from .progress import ProgressBar
 from .required import RequiredFigure, required_figures
 from .run_record import RunRecord, data_hashes, write_run_record
+from .schedules import SCHEDULES, LrSchedule
 from .seeding import EpochSeeder, epoch_seed
 from .summary import FigureSummary, RunsSummary, summarize_runs
+from .sweep import Trial, combinations, sweep
 from .tracking import MLFlowTracker
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
 __all__ = [
+    "AUDITS",
     "RESEARCH_USE",
+    "SCHEDULES",
+    "AnswerPage",
+    "Auditor",
     "AutocastInferer",
     "BestCheckpoint",
+    "Calibrated",
     "CaseExplainer",
+    "ClassifierEvaluation",
+    "Comparison",
     "ContrastivePrepareBatch",
     "CurvesPlot",
     "EarlyStopping",
+    "EmbeddingStore",
     "Embeddings",
     "EpochSeeder",
     "Evaluation",
     "FigureSummary",
+    "FittedProbe",
+    "Gallery",
     "GradientClipping",
     "History",
     "ImagePrepareBatch",
+    "Judged",
+    "LabelPrepareBatch",
     "LastCheckpoint",
+    "LrSchedule",
     "MLFlowTracker",
+    "MissingTextError",
+    "Moment",
     "Prediction",
     "PredictionWriter",
+    "ProbeAnswer",
+    "ProbeInput",
     "ProgressBar",
     "RequiredFigure",
+    "RetrievalAnswer",
     "RunRecord",
     "RunsSummary",
+    "Trial",
     "ZeroShot",
+    "ZeroShotAnswer",
     "ZeroShotInferer",
+    "ask_probe",
+    "ask_retrieval",
+    "ask_zero_shot",
+    "audit_clip",
+    "audit_sections",
+    "before_after_section",
+    "build_gallery",
+    "choose_class",
     "chosen_rule",
+    "class_logits",
+    "class_numbers",
+    "combinations",
     "cosine_with_warmup",
     "data_hashes",
     "embed",
     "epoch_seed",
+    "evaluate_classifier",
     "evaluate_clip",
     "evaluate_zero_shot",
     "explain_cases",
+    "few_shot",
+    "fit_mlp",
+    "fit_probe",
+    "judge",
+    "judge_moment",
+    "judged_sections",
+    "probe_features",
     "required_figures",
+    "score_rows",
     "summarize_runs",
+    "sweep",
+    "thresholds",
     "write_csv",
     "write_json",
     "write_run_record",

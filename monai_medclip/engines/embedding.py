@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +67,12 @@ def embed(
 def _joined(parts: list[Embeddings]) -> Embeddings:
     image, text, positives, label = (torch.cat(tensors) for tensors in list(zip(*parts))[:4])
     ids, patients = (tuple(name for part in parts for name in part[field]) for field in (4, 5))
+    check_finite(image, text, ids)
+    return Embeddings(image, text, positives, label, ids, patients)
+
+
+def check_finite(image: Tensor, text: Tensor, ids: Sequence[str]) -> None:
+    """Raises a ValueError that names the items whose embeddings, (N, E) each, are not finite."""
     bad = ~(image.isfinite().all(dim=1) & text.isfinite().all(dim=1))  # (N,)
     if bad.any():
         names = [name for name, is_bad in zip(ids, bad.tolist()) if is_bad]
@@ -74,4 +80,3 @@ def _joined(parts: list[Embeddings]) -> Embeddings:
             f"{len(names)} of {len(ids)} embeddings are not finite, first {names[:3]}: the weights have diverged or "
             "the images hold NaN. Check both, and try without amp."
         )
-    return Embeddings(image, text, positives, label, ids, patients)

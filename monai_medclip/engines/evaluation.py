@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ..metrics import RetrievalReport, TercileReport, auc_by_tercile, retrieval
@@ -70,7 +71,8 @@ def evaluate_clip(
     prepare = ContrastivePrepareBatch(image_key)
     data = {split: embed(clip, loaders[split], device=device, amp=amp, prepare_batch=prepare) for split in needed}
     test = data["test"]
-    found = retrieval(test.image, test.text, test.positives)
+    patients = np.array(test.patients)
+    found = retrieval(test.image, test.text, test.positives, patients=patients, bootstrap=bootstrap)
     asked = evaluate_zero_shot(clip, data["val"], test, findings, tokenizer, bootstrap=bootstrap) if findings else None
     within = _within_thirds(test, asked, covariates or {}) if asked else {}
     metrics = {

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..metrics import ClassificationReport, classification, youden_threshold
+from ..metrics import ClassificationReport, classification
 from ..networks import CLIP, PROMPT_RULES, prompt_directions
 from ..outputs import TokenBatch
 from .embedding import Embeddings
+from .judging import thresholds
 
 __all__ = ["ZeroShot", "evaluate_zero_shot"]
 
@@ -29,6 +29,7 @@ class ZeroShot(NamedTuple):
     report: ClassificationReport  # test items, by the chosen rule, thresholds from validation
     name_pair: ClassificationReport  # test items, by the bare names: ``X`` against ``no X``
     logits: Tensor  # (N, F) of the test items, by the chosen rule
+    val_logits: Tensor  # (V, F) of the validation items, by the chosen rule
 
     def as_dict(self) -> dict[str, Any]:
         """Flat figures of the chosen rule, beside them those of the name pair and of validation."""
@@ -69,13 +70,12 @@ def evaluate_zero_shot(
     best = max(finite, key=lambda rule: finite[rule])
 
     def judged(rule: str) -> ClassificationReport:
-        cuts = [_threshold(logits[rule][:, f], val.label[:, f]) for f in range(len(names))]
+        cuts = thresholds(logits[rule], val.label)
         scores, patients = _logits(clip, test, directions[rule], rule), np.array(test.patients)
         return classification(scores, test.label, names, groups=patients, threshold=cuts, bootstrap=bootstrap)
 
-    return ZeroShot(
-        names, best, validation, judged(best), judged("name_pair"), _logits(clip, test, directions[best], best)
-    )
+    asked = _logits(clip, test, directions[best], best)
+    return ZeroShot(names, best, validation, judged(best), judged("name_pair"), asked, logits[best])
 
 
 def _directions(clip: CLIP, findings: Sequence[Any], tokenizer: Any) -> dict[str, Tensor]:
@@ -96,12 +96,6 @@ def _logits(clip: CLIP, items: Embeddings, directions: Tensor, rule: str) -> Ten
     scale, bias = clip.logit_scale.detach().cpu(), clip.logit_bias.detach().cpu()
     logits = scale * items.image @ directions.T
     return logits + bias if rule in ("positive", "name") else logits
-
-
-def _threshold(scores: Tensor, labels: Tensor) -> float:
-    """Youden's on validation; 0 where validation lacks a class."""
-    both = bool(torch.any(labels == 0) and torch.any(labels == 1))
-    return youden_threshold(scores, labels) if both else 0.0
 
 
 def _check_labels(names: Sequence[str], data: Mapping[str, Embeddings]) -> None:

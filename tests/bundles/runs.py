@@ -12,9 +12,9 @@ from monai.bundle import ConfigWorkflow
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "medclip"
 CONFIGS = BUNDLE / "configs"
-TASKS = ("train", "evaluate", "inference", "explain")
+TASKS = ("train", "evaluate", "inference", "explain", "zero_shot", "probe", "retrieve", "audit")
 OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
-NO_OVERLAYS = {*TASKS, "metadata", "mlflow", "comparison"}
+NO_OVERLAYS = {*TASKS, "metadata", "mlflow", "comparison", "pretrained", "fine_tuned", "sweep"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
 """Overlays on manifest.json for a part of the shared data."""
 

@@ -1,4 +1,4 @@
-"""The three tasks are one bundle: what they share is equal, and every name in the configs exists."""
+"""The tasks are one bundle: what they share is equal, and every name in the configs exists."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ CONFIG = {name: json.loads((CONFIGS / f"{name}.json").read_text()) for name in (
 OWN = {"imports", "initialize", "run", "handlers", "tokenizer", "pretrained", "network_def", "preprocessing"}
 OWN |= {"train", "validate", "test", "evaluator", "inferer"}
 OWN |= {"image", "data", "dataset"}  # explaining takes a few cases, and their reports
+OWN |= {"trained", "audits", "answer", "answer_dir"}  # what a question asks, and where the answer goes
 
 
 def texts(config: Any) -> Iterator[str]:

@@ -1,0 +1,209 @@
+"""Running the audits: on any CLIP and any items, alone or beside the figures that they qualify."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..audits import (
+    AuditResult,
+    duplicates,
+    laterality_audit,
+    leakage,
+    negation_audit,
+    prompt_audit,
+)
+from ..audits.shortcut import shortcuts
+from ..outputs import TokenBatch
+from .answer_page import AnswerPage, audit_sections
+from .embedding_store import EmbeddingStore
+from .files import write_json
+
+__all__ = ["AUDITS", "Auditor", "audit_clip", "log_audits"]
+
+logger = logging.getLogger(__name__)
+
+Tokenizer = Callable[[list[str]], TokenBatch]
+
+
+class Auditor:
+    """Everything that audits look at.
+
+    Args:
+        store: embeddings of the splits, and their items.
+        findings: F findings with or without prompts, in the order of the labels.
+        tokenizer: list of texts -> TokenBatch.
+        names: F names; those of the findings if None.
+        encoder: whose architecture the shortcut audit asks with random weights; None leaves that row out.
+        size_column: where items hold a lesion's size, such as ``"meta.diameter_mm"``.
+        fingerprints: cache of the images' fingerprints, see `data.partition`.
+        bootstrap: resamples of patients for the 95 % intervals.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        findings: Sequence[Any],
+        tokenizer: Tokenizer,
+        *,
+        names: Sequence[str] | None = None,
+        encoder: Any | None = None,
+        size_column: str | None = None,
+        fingerprints: str | Path | None = None,
+        bootstrap: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        """Nothing is computed yet."""
+        self.store = store
+        self.findings = list(findings)
+        self.tokenizer = tokenizer
+        self.names = tuple(names or (_name(one) for one in findings))
+        self.encoder = encoder
+        self.size_column = size_column
+        self.fingerprints = fingerprints
+        self.bootstrap = bootstrap
+        self.seed = seed
+
+    def __call__(self, audits: Sequence[str], **options: Any) -> dict[str, AuditResult]:
+        """Runs audits by name.
+
+        Args:
+            audits: names in `AUDITS`; those that need findings are left out, and said so, where there are none.
+            options: for the leakage audit: ``model_reads``.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        unknown = [name for name in audits if name not in AUDITS]
+        if unknown:
+            raise ValueError(f"no audit is called {unknown}: choose from {', '.join(AUDITS)}.")
+        found = {}
+        for name in audits:
+            if name != "duplicates" and not self.names:
+                logger.info("The audit '%s' needs findings with labels, and there are none: it is left out.", name)
+                continue
+            logger.info("Audit: %s", name)
+            found[name] = AUDITS[name](self, options)
+        return found
+
+
+def audit_clip(auditor: Auditor, audits: Sequence[str], *, output_dir: str) -> Path:
+    """Audits alone: ``metrics.json`` and ``report.html`` of nothing but their verdicts.
+
+    Args:
+        auditor: what to look at.
+        audits: names in `AUDITS`.
+        output_dir: folder of the results.
+
+    Returns:
+        The report.
+    """
+    found = auditor(audits)
+    log_audits(found)
+    write_json(Path(output_dir) / "metrics.json", {"audits": {name: one.as_dict() for name, one in found.items()}})
+    page = AnswerPage(output_dir, "Audits")
+    page.add(audit_sections(found), "audit")
+    counts = {split: len(items) for split, items in auditor.store.items.items()}
+    return page.write([f"What else than the image could explain a figure. Items: {counts}."])
+
+
+def log_audits(found: Mapping[str, AuditResult]) -> None:
+    """Prints verdicts and tables beside the figures; of long tables the means over findings."""
+    for name, result in found.items():
+        short = tuple(row for row in result.rows if row.get("finding", "macro") == "macro")
+        logger.info("Audit '%s': %s", name, result._replace(rows=short or result.rows))
+
+
+def _duplicates(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
+    return duplicates(auditor.store.items, cache=auditor.fingerprints)
+
+
+def _leakage(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
+    store = auditor.store
+    train, test = store["train"], store["test"]
+    return leakage(
+        store.kept("train"),
+        store.kept("test"),
+        auditor.names,
+        image_train=train.image,
+        image_test=test.image,
+        text_train=train.text,
+        text_test=test.text,
+        model_reads=tuple(options.get("model_reads", ())),
+        bootstrap=auditor.bootstrap,
+        seed=auditor.seed,
+    )
+
+
+def _shortcuts(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
+    store = auditor.store
+    return shortcuts(
+        store.dataset("train"),
+        store.dataset("test"),
+        auditor.names,
+        encoder=auditor.encoder,
+        size_column=auditor.size_column,
+        image_key=store.image_key,
+        bootstrap=auditor.bootstrap,
+        seed=auditor.seed,
+    )
+
+
+def _negation(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
+    test = auditor.store["test"]
+    return negation_audit(
+        auditor.store.clip,
+        auditor.tokenizer,
+        test.image,
+        test.label,
+        auditor.findings,
+        patients=test.patients,
+        bootstrap=auditor.bootstrap,
+        generator=auditor.seed,
+    )
+
+
+def _laterality(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
+    store = auditor.store
+    return laterality_audit(
+        store.clip,
+        auditor.tokenizer,
+        store["test"].image,
+        store.kept("test"),
+        auditor.findings,
+        bootstrap=auditor.bootstrap,
+        generator=auditor.seed,
+    )
+
+
+def _prompts(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
+    val = auditor.store["val"]
+    return prompt_audit(
+        auditor.store.clip,
+        auditor.tokenizer,
+        val.image,
+        val.label,
+        auditor.findings,
+        patients=val.patients,
+        bootstrap=auditor.bootstrap,
+        generator=auditor.seed,
+    )
+
+
+AUDITS: dict[str, Callable[[Auditor, Mapping[str, Any]], AuditResult]] = {
+    "duplicates": _duplicates,
+    "leakage": _leakage,
+    "shortcuts": _shortcuts,
+    "negation": _negation,
+    "laterality": _laterality,
+    "prompts": _prompts,
+}
+
+
+def _name(finding: Any) -> str:
+    if isinstance(finding, str):
+        return finding
+    return str(finding["name"] if isinstance(finding, Mapping) else finding.name)

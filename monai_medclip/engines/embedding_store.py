@@ -1,0 +1,333 @@
+"""Embeddings on disk: every image and every report is embedded once, and all questions are asked of what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import DataLoader
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from ..audits import report_text
+from ..index import EmbeddingIndex
+from ..transforms import CheckedDataset, collate_reports
+from .autocast import AutocastInferer
+from .embedding import Embeddings, check_finite
+from .files import atomic_write, write_json
+
+__all__ = ["SPACES", "EmbeddingStore", "MissingTextError"]
+
+logger = logging.getLogger(__name__)
+
+SPACES = ("embedding", "pooled")
+BLOCK = 512  # items between two writes: what a killed run loses at most
+SAME = 1e-3  # cosine distance that rounding may make
+
+Item = Mapping[str, Any]
+
+
+class MissingTextError(ValueError):
+    """Sections of the report were asked for that no report has."""
+
+
+class EmbeddingStore:
+    """Embeds each split on first use and keeps the result in a folder, from where it is read ever after.
+
+    A folder belongs to the weights, the precision and the items; with others, another folder is made beside it. A run
+    that was killed goes on where it was. Before a finished folder is used, its first item is embedded again, and if the
+    preprocessing has changed since, the folder is made anew.
+
+    Reports are tokenized once, embedded in order of length, equal ones once.
+
+    Args:
+        clip: the network; it is moved to the device and its mode is restored.
+        items: split name -> items with paths, as the data room makes them; ids are unique.
+        make_dataset: ``make_dataset(data=items)`` -> `CheckedDataset` whose items hold the image, ``input_ids``,
+            ``attention_mask`` and ``positives``; called only for splits that have to be read.
+        folder: where the embeddings are kept.
+        read_report: transform of ``{"text": str}`` that adds ``input_ids`` and ``attention_mask``, for `texts`.
+        batch_size: images and reports at a time.
+        device: where the network runs.
+        amp: bfloat16 inside the network.
+        image_key: entry that is fed as the image.
+        space: what stands for an image: ``"embedding"`` in the shared space, or ``"pooled"``, the image encoder's own
+            features at unit length, which no projection has narrowed.
+        num_workers: processes that read.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: for another space.
+    """
+
+    def __init__(
+        self,
+        clip: Any,
+        items: Mapping[str, Sequence[Item]],
+        make_dataset: Callable[..., CheckedDataset],
+        folder: str | Path,
+        *,
+        read_report: Callable[[dict[str, Any]], Item] | None = None,
+        batch_size: int = 24,
+        device: str | torch.device = "cpu",
+        amp: bool = False,
+        image_key: str = "image",
+        space: str = "embedding",
+        num_workers: int = 0,
+        progress: bool = True,
+    ) -> None:
+        """Nothing is read or computed yet."""
+        if space not in SPACES:
+            raise ValueError(f"space={space!r}: choose 'embedding' (the shared space) or 'pooled' (the encoder's own).")
+        self.clip = clip.to(device)
+        self.items = {name: list(found) for name, found in items.items()}
+        self.make_dataset = make_dataset
+        self.folder = Path(folder)
+        self.read_report = read_report
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+        self.amp = amp
+        self.image_key = image_key
+        self.space = space
+        self.num_workers = num_workers
+        self.progress = progress
+        self.model = weights_digest(clip, str(amp), space)
+        self._infer = AutocastInferer(enabled=amp)
+        self._datasets: dict[str, CheckedDataset] = {}
+        self._read: dict[str, Embeddings] = {}
+
+    def dataset(self, split: str) -> CheckedDataset:
+        """The prepared items of a split, read on first use.
+
+        Raises:
+            ValueError: there is no such split, or it is empty.
+        """
+        if not self.items.get(split):
+            raise ValueError(
+                f"there are no items on the split {split!r}, only on {[s for s, one in self.items.items() if one]}: "
+                "check the split column of the manifest."
+            )
+        if split not in self._datasets:
+            self._datasets[split] = self.make_dataset(data=self.items[split])
+        return self._datasets[split]
+
+    def __getitem__(self, split: str) -> Embeddings:
+        """Both sides of a split, in the order of its items.
+
+        Raises:
+            ValueError: an empty split, or embeddings that are not finite; the items are named.
+        """
+        if split not in self._read:
+            image, text = self._indexes(split)
+            self._read[split] = self._joined(split, image, text)
+        return self._read[split]
+
+    def index(self, split: str) -> EmbeddingIndex:
+        """The index of a split's images, for searching."""
+        return self._indexes(split)[0]
+
+    def kept(self, split: str) -> list[Item]:
+        """The items whose embeddings `store[split]` holds: all but those that could not be read, in their order."""
+        by_id = {str(item["id"]): item for item in self.items[split]}
+        return [by_id[one] for one in self[split].ids]
+
+    def texts(self, split: str, sections: Sequence[str]) -> Tensor:
+        """Embeddings of some sections of every report, joined.
+
+        Args:
+            split: name of the split.
+            sections: such as ``("indication", "findings")``; ``("text",)`` is the whole report.
+
+        Returns:
+            (N, E) float32 in the order of ``store[split]``; zeros for reports that lack all of the sections.
+
+        Raises:
+            MissingTextError: no report has one of the sections.
+            ValueError: no transform to read a report with.
+        """
+        told = [report_text(item, sections) for item in self.kept(split)]
+        name = hashlib.sha256(json.dumps([self.model, told]).encode()).hexdigest()[:12]
+        path = self.folder / f"text-{'-'.join(sections)}-{name}.npy".replace(" ", "_")
+        if path.is_file():
+            return torch.from_numpy(np.load(path))
+        present = [number for number, text in enumerate(told) if text.strip()]
+        if not present:
+            raise MissingTextError(
+                f"none of the {len(told)} reports on {split!r} has text under {' or '.join(sections)}: choose inputs "
+                "that these reports have."
+            )
+        found = torch.zeros(len(told), self.clip.embed_dim)
+        found[present] = self.embed_texts([told[number] for number in present])
+        with atomic_write(path) as file, file.open("wb") as stream:
+            np.save(stream, found.numpy())
+        return found
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit embeddings (B, E) of texts that are cleaned and tokenized as reports are.
+
+        Raises:
+            ValueError: there is no transform to read them with.
+        """
+        if self.read_report is None:
+            raise ValueError("give read_report: the transform that cleans and tokenizes a report.")
+        tokens = [self.read_report({"id": str(number), "text": text}) for number, text in enumerate(texts)]
+        with eval_mode(self.clip):
+            return self._encode_texts(tokens)
+
+    def _indexes(self, split: str) -> tuple[EmbeddingIndex, EmbeddingIndex]:
+        if not self.items.get(split):
+            self.dataset(split)  # says what is wrong
+        facts = [
+            [str(item[key]) for key in ("id", "text", self.image_key) if key in item] for item in self.items[split]
+        ]
+        digest = hashlib.sha256(json.dumps([self.model, facts, _states(self.items[split], self.image_key)]).encode())
+        folder = self.folder / f"{split}-{digest.hexdigest()[:12]}"
+        done = folder / "complete.json"
+        if done.is_file() and not self._still_holds(folder, split):
+            logger.warning("%s was made with another preprocessing: it is made anew.", folder)
+            shutil.rmtree(folder)
+        image, text = (
+            EmbeddingIndex(folder / side) if (folder / side / "index.json").is_file() else None
+            for side in ("image", "text")
+        )
+        if image is None or text is None or not done.is_file():
+            image, text = self._extract(split, folder, image, text)
+            write_json(done, {"items": len(image), "model": self.model})
+        return image, text
+
+    def _extract(
+        self, split: str, folder: Path, image: EmbeddingIndex | None, text: EmbeddingIndex | None
+    ) -> tuple[EmbeddingIndex, EmbeddingIndex]:
+        dataset = self.dataset(split)
+        raw = {str(item["id"]): item for item in self.items[split]}
+        start = min(len(image), len(text)) if image is not None and text is not None else 0
+        with eval_mode(self.clip):  # no gradients either
+            for pictures, items in self._blocks(dataset, start, split):
+                rows = [_record(item, raw) for item in items]
+                words = self._encode_texts(items)
+                check_finite(pictures, words, [row["id"] for row in rows])
+                image = image or EmbeddingIndex.create(folder / "image", pictures.shape[1], model=self.model)
+                text = text or EmbeddingIndex.create(folder / "text", words.shape[1], model=self.model)
+                # A killed run may have written a block's images and not its reports.
+                for index, found in ((image, pictures), (text, words)):
+                    known = len(index) - start
+                    index.add(found[known:], rows[known:], model=self.model)
+                start += len(rows)
+        if image is None or text is None:
+            raise ValueError(f"There is nothing to embed: no item of split {split!r} is left.")
+        return image, text
+
+    def _blocks(self, dataset: CheckedDataset, start: int, split: str) -> Iterator[tuple[Tensor, list[Item]]]:
+        loader = DataLoader(
+            Subset(dataset, range(start, len(dataset))),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=list,
+        )
+        pictures: list[Tensor] = []
+        items: list[Item] = []
+        with tqdm(total=len(dataset), initial=start, desc=f"embedding {split}", disable=not self.progress) as bar:
+            for batch in loader:
+                batch = [dict(item) for item in batch]
+                images = torch.stack([torch.as_tensor(item.pop(self.image_key)).as_subclass(Tensor) for item in batch])
+                pictures.append(self._encode_images(images))
+                items += batch
+                bar.update(len(batch))
+                if len(items) >= BLOCK:
+                    yield torch.cat(pictures), items
+                    pictures, items = [], []
+        if items:
+            yield torch.cat(pictures), items
+
+    def _encode_images(self, images: Tensor) -> Tensor:
+        encode = self.clip.encode_image if self.space == "embedding" else self._pooled
+        return self._infer(images.to(self.device), encode).float().cpu()
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        return F.normalize(self.clip.image_encoder(images).float(), dim=-1)
+
+    def _encode_texts(self, items: Sequence[Item]) -> Tensor:
+        """(B, E) of tokenized reports: equal ones are embedded once, and those of one batch are of similar length."""
+        keys = [tuple(item["input_ids"].tolist()) for item in items]
+        unique = dict(zip(keys, items, strict=True))
+        ordered = sorted(unique, key=lambda key: (len(key), key))
+        found: dict[tuple[int, ...], Tensor] = {}
+        for first in range(0, len(ordered), self.batch_size):
+            some = ordered[first : first + self.batch_size]
+            tokens = collate_reports([{k: unique[key][k] for k in ("input_ids", "attention_mask")} for key in some])
+            ids, mask = (tokens[name].to(self.device) for name in ("input_ids", "attention_mask"))
+            found |= zip(some, self._infer(ids, self.clip.encode_text, mask).float().cpu(), strict=True)
+        return torch.stack([found[key] for key in keys])
+
+    def _still_holds(self, folder: Path, split: str) -> bool:
+        """Whether the first item, read and embedded again, comes out as it is kept."""
+        index = EmbeddingIndex(folder / "image")
+        first = str(index.records([0])[0]["id"])
+        item = next(one for one in self.items[split] if str(one["id"]) == first)
+        dataset = self._datasets.get(split)
+        prepared = next(
+            iter((self.make_dataset(data=[item], progress=False) if dataset is None else dataset).prepared())
+        )
+        with eval_mode(self.clip):
+            image = torch.as_tensor(prepared[self.image_key]).as_subclass(Tensor)
+            again = self._encode_images(image[None])[0]
+            words = self._encode_texts([prepared])[0]
+        stored = torch.from_numpy(index.embeddings()[0].copy())
+        told = torch.from_numpy(EmbeddingIndex(folder / "text").embeddings()[0].copy())
+        return bool(F.normalize(again, dim=0) @ stored > 1 - SAME) and bool(F.normalize(words, dim=0) @ told > 1 - SAME)
+
+    def _joined(self, split: str, image: EmbeddingIndex, text: EmbeddingIndex) -> Embeddings:
+        records = image.records(range(len(image)))
+        by_id = {str(item["id"]): item for item in self.items[split]}
+        ids = tuple(record["id"] for record in records)
+        return Embeddings(
+            torch.from_numpy(image.embeddings().copy()),
+            torch.from_numpy(text.embeddings().copy()),
+            torch.tensor([record["positives"] for record in records]),
+            torch.tensor([list(by_id[one].get("label", ())) for one in ids], dtype=torch.float32),
+            ids,
+            tuple(record["patient_id"] for record in records),
+        )
+
+
+def weights_digest(network: nn.Module, *settings: str) -> str:
+    """What identifies a network: its class, all its numbers and some settings, as 16 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps([type(network).__name__, *settings]).encode())
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _record(item: Item, raw: Mapping[str, Item]) -> dict[str, Any]:
+    """What stands beside an embedding in the index: who it is, and the report as it was written."""
+    own = raw[str(item["id"])]
+    return {
+        "id": str(own["id"]),
+        "patient_id": str(own.get("patient_id", own["id"])),
+        "study_id": str(own.get("study_id", "")),
+        "view": str(own.get("view", "")),
+        "image": str(own.get("image", "")),
+        "labels": list(own.get("labels", ())),
+        "text": str(own.get("text", "")),
+        "positives": int(item["positives"]),
+    }
+
+
+def _states(items: Sequence[Item], key: str) -> list[list[int]]:
+    """Size and time of change of every file, so that a changed image is embedded again."""
+    states = []
+    for item in items:
+        path = Path(str(item.get(key, "")))
+        states.append([path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [])
+    return states

@@ -63,7 +63,11 @@ class ReportGrounding:
             )
         findings = [Finding(sentence, positive=(sentence,), negative=()) for sentence in sentences]
         network = uncompiled(clip)  # torch.compile's wrapper has no classifier to give
-        classifier = network.classifier(findings, self.tokenizer, rule="positive")
+        classifier = network.classifier(findings, self._tokens, rule="positive")
         heatmap, scores = self.explainer.explain(classifier, image)
         places = torch.tensor([[int(place) for place in span] for span in spans], dtype=torch.int64).view(-1, 2)
         return Grounding(tuple(sentences), places, scores, heatmap)
+
+    def _tokens(self, texts: list[str]) -> TokenBatch:
+        """The tokenizer without its length check: a sentence of a report is cut where a prompt would be refused."""
+        return self.tokenizer(texts)

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from monai_medclip.metrics.classification import Interval, patient_numbers, patient_resamples, percentile_interval
+
 __all__ = ["CalibrationReport", "ReliabilityBin", "calibration", "fit_temperature"]
 
 Array = NDArray[np.float64]
@@ -33,10 +35,19 @@ class CalibrationReport(NamedTuple):
     mce: float  # maximum calibration error: of the worst bin
     brier: float  # mean squared error of the probability, 0 to 1
     items: int
+    ece_interval: Interval | None = None
+    brier_interval: Interval | None = None
 
 
 def calibration(
-    probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 10, binning: str = "quantile"
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    bins: int = 10,
+    binning: str = "quantile",
+    groups: ArrayLike | None = None,
+    bootstrap: int = 0,
+    generator: np.random.Generator | int = 0,
 ) -> CalibrationReport:
     """Reliability of one finding's probabilities.
 
@@ -48,6 +59,10 @@ def calibration(
         bins: how many.
         binning: ``"quantile"``: as many items in each (equal probabilities stay together), or ``"uniform"``: of equal
             width, the usual one, in which rare probabilities make noisy bins.
+        groups: (B,) patients whom the bootstrap resamples; None: every item is its own.
+        bootstrap: resamples for the 95 % intervals, over which the bins stay; 0 gives none. A calibration error cannot
+            be negative and noise adds to it, so that its interval lies high.
+        generator: numpy generator or its seed.
 
     Raises:
         ValueError: lengths that do not agree, numbers outside their range, or no known label.
@@ -56,6 +71,7 @@ def calibration(
         Naeini et al., AAAI 2015 (ECE, MCE); Brier, Monthly Weather Review 1950.
     """
     given, truth = _known(probabilities, labels)
+    patients = patient_numbers(groups, np.size(labels))[~np.isnan(np.asarray(labels, dtype=np.float64))]
     if bins < 1 or binning not in BINNINGS:
         raise ValueError(f"bins={bins}, binning={binning!r}: give at least one bin, and one of {', '.join(BINNINGS)}.")
     if ((given < 0) | (given > 1)).any():
@@ -78,7 +94,15 @@ def calibration(
     gaps = np.array([abs(one.observed - one.predicted) for one in found])
     shares = np.array([one.items for one in found]) / len(given)
     brier = float(np.square(given - truth).mean())
-    return CalibrationReport(found, float(gaps @ shares), float(gaps.max()), brier, len(given))
+    report = CalibrationReport(found, float(gaps @ shares), float(gaps.max()), brier, len(given))
+    if not bootstrap:
+        return report
+    counts = patient_resamples(np.unique(patients, return_inverse=True)[1], bootstrap, generator)  # (R, B)
+    members = (which[:, None] == np.unique(which)).astype(np.float64)  # (B, bins)
+    drawn = counts.sum(axis=1)
+    eces = np.abs(counts @ (members * (truth - given)[:, None])).sum(axis=1) / drawn
+    briers = counts @ np.square(given - truth) / drawn
+    return report._replace(ece_interval=percentile_interval(eces), brier_interval=percentile_interval(briers))
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:

@@ -75,7 +75,8 @@ def prompt_directions(
         (F, E): unit length for the single rules, length in [0, 2] for the differences.
 
     Raises:
-        ValueError: for an unknown rule, or a finding without the prompts that the rule needs.
+        ValueError: for an unknown rule, a finding without the prompts that the rule needs, or a prompt that a
+            tokenizer with a ``count`` would cut.
     """
     known = as_findings(findings)
     if not known:  # embeddings alone are asked for
@@ -83,6 +84,7 @@ def prompt_directions(
     normal = tuple(normal_prompts or NORMAL_PROMPTS)
     pairs = [_ensembles(finding, rule, normal) for finding in known]
     prompts = list(dict.fromkeys(text for pair in pairs for ensemble in pair for text in ensemble))
+    _check_lengths(prompts, tokenizer)
     embeddings = dict(zip(prompts, encode_prompts(clip, prompts, tokenizer), strict=True))
 
     def mean_direction(ensemble: tuple[str, ...]) -> Tensor:
@@ -90,6 +92,20 @@ def prompt_directions(
 
     directions = [mean_direction(pro) - (mean_direction(con) if con else 0.0) for pro, con in pairs]
     return torch.stack(directions)
+
+
+def _check_lengths(prompts: Sequence[str], tokenizer: Tokenizer) -> None:
+    count, limit = getattr(tokenizer, "count", None), getattr(tokenizer, "max_length", None)
+    if count is None or limit is None:
+        return
+    lengths = {prompt: count(prompt) for prompt in prompts}
+    long = {prompt: length for prompt, length in lengths.items() if length > limit}
+    if long:
+        prompt, length = next(iter(long.items()))
+        raise ValueError(
+            f"{len(long)} of {len(prompts)} prompts are longer than the {limit} tokens that the text encoder reads, "
+            f"first {prompt[:80]!r} with {length}: the end would not be read. Ask in fewer words."
+        )
 
 
 def _ensembles(finding: Finding, rule: str, normal: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

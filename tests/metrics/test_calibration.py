@@ -29,6 +29,27 @@ def test_quantile_bins_hold_as_many_items_each_and_keep_ties_together() -> None:
     assert [(one.low, one.high, one.items) for one in tied.bins] == [(0.3, 0.3, 50), (0.6, 0.6, 50)]
 
 
+def test_intervals_are_those_of_resampled_patients() -> None:
+    generator = np.random.default_rng(1)
+    probabilities, patients = generator.random(60), np.arange(60) // 3
+    labels = (generator.random(60) < probabilities**2).astype(float)
+    labels[::7] = np.nan
+    found = calibration(probabilities, labels, bins=3, binning="uniform", groups=patients, bootstrap=200)
+    known = ~np.isnan(labels)
+    draws = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=200)[:, patients][:, known]
+    p, t = probabilities[known], labels[known]
+    which = np.digitize(p, [1 / 3, 2 / 3])
+    eces = [sum(abs((n * (t - p))[which == k].sum()) for k in range(3)) / n.sum() for n in draws]
+    assert found.ece_interval == pytest.approx(np.quantile(eces, (0.025, 0.975)))
+    assert found.brier_interval == pytest.approx(
+        np.quantile([n @ (p - t) ** 2 / n.sum() for n in draws], (0.025, 0.975))
+    )
+    without = calibration(probabilities, labels, bins=3, binning="uniform")
+    assert (without.ece, without.ece_interval) == (found.ece, None)
+    with pytest.raises(ValueError, match="one patient per item"):
+        calibration(probabilities, labels, groups=patients[1:], bootstrap=2)
+
+
 def test_a_temperature_is_found_again_and_mends_the_error() -> None:
     generator = np.random.default_rng(0)
     honest = generator.normal(size=(5000, 4)) * 2

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from monai_medclip.findings import Finding
 from monai_medclip.networks import PROMPT_RULES, ZeroShotClassifier, prompt_directions
+from monai_medclip.outputs import TokenBatch
 
 from .toys import tiny_clip, tokenize
 
@@ -146,3 +147,21 @@ def test_unknown_rule_or_missing_prompts_are_refused() -> None:
         clip.classifier([NODULE], tokenize, rule="best")
     with pytest.raises(ValueError, match="'mass' has no prompts"):
         prompt_directions(clip, [Finding("mass", ("A mass.",), ())], tokenize, "positive_minus_negative")
+
+
+def test_a_prompt_that_the_tokenizer_would_cut_is_refused() -> None:
+    class Counting:
+        max_length = 6
+
+        def __call__(self, texts: list[str]) -> TokenBatch:
+            return tokenize(texts)
+
+        def count(self, text: str) -> int:
+            return len(text.split()) + 2
+
+    clip = tiny_clip()
+    long = Finding("nodule", ("one two three four five.",), ())
+    with pytest.raises(ValueError, match=r"1 of 1 prompts are longer than the 6 tokens .* with 7"):
+        prompt_directions(clip, [long], Counting())
+    fits = Finding("nodule", ("one two three four.",), ())
+    assert torch.equal(prompt_directions(clip, [fits], Counting()), prompt_directions(clip, [fits], tokenize))

@@ -19,7 +19,7 @@ from .explanation import CaseExplainer, explain_cases
 from .files import RESEARCH_USE, write_csv, write_json
 from .gallery import Gallery, build_gallery
 from .history import History
-from .judging import Calibrated, Judged, judge, score_rows, thresholds
+from .judging import Calibrated, Judged, check_findings, judge, score_rows, thresholds
 from .optimization import GradientClipping, cosine_with_warmup
 from .prediction import Prediction, PredictionWriter, ZeroShotInferer, chosen_rule
 from .prepare_batch import ContrastivePrepareBatch, ImagePrepareBatch, LabelPrepareBatch
@@ -86,6 +86,7 @@ __all__ = [
     "audit_sections",
     "before_after_section",
     "build_gallery",
+    "check_findings",
     "choose_class",
     "chosen_rule",
     "class_logits",

@@ -31,7 +31,15 @@ from ..writers import (
 from .embedding import Embeddings
 from .judging import Judged
 
-__all__ = ["AnswerPage", "audit_sections", "figure_columns", "judged_sections", "macro_row", "wide_rows"]
+__all__ = [
+    "AnswerPage",
+    "audit_sections",
+    "figure_columns",
+    "flat_text",
+    "judged_sections",
+    "macro_row",
+    "wide_rows",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +150,12 @@ def _figure_of(name: str, row: Mapping[str, Any]) -> str:
     return name
 
 
+def flat_text(flat: Mapping[str, Any], name: str) -> str:
+    """A figure of flat names with its interval, which stands under ``name_low`` and ``name_high``."""
+    low, high = flat.get(f"{name}_low"), flat.get(f"{name}_high")
+    return figure_text(flat.get(name), None if low is None or high is None else (low, high))
+
+
 def macro_row(name: str, report: ClassificationReport) -> list[Any]:
     """A table's row of means over findings: name and one cell per entry of `FIGURES`."""
     return [name, *(_cell(report, f"macro_{figure}") for figure in FIGURES)]
@@ -202,7 +216,7 @@ def _calibration(judged: Judged, what: str) -> Section:
     rows, pictures = [], []
     for name, one in zip(judged.names, judged.calibrated, strict=True):
         found = one.as_dict()
-        errors = [found.get(f"{error}_{moment}") for error in ("ece", "brier") for moment in ("before", "after")]
+        errors = [flat_text(found, f"{error}_{moment}") for error in ("ece", "brier") for moment in ("before", "after")]
         rows.append([name, one.temperature if one.temperature else f"none: {one.why_not}", *errors])
         if one.before is None or one.after is None:
             continue

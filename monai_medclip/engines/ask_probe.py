@@ -23,7 +23,7 @@ from .auditing import Auditor, log_audits
 from .embedding import Embeddings
 from .embedding_store import EmbeddingStore, MissingTextError
 from .files import write_csv, write_json
-from .judging import Judged, judge, score_rows
+from .judging import Judged, check_findings, judge, score_rows
 from .probe import SHOTS, FittedProbe, ProbeInput, few_shot, fit_probe
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
@@ -101,6 +101,7 @@ def ask_probe(
     """
     if not names:
         raise ValueError("a probe needs findings with labels: name them in 'findings', in the order of the labels.")
+    check_findings(names, store.items)
     folder, test = Path(output_dir), store["test"]
     probes, absent = _fitted(store, names, inputs, heads, seed)
     covariates = subgroup_values(store.kept("test"))

@@ -28,7 +28,7 @@ from ..writers import (
     unit_image,
     wrong_answers_section,
 )
-from .answer_page import AnswerPage, audit_sections
+from .answer_page import AnswerPage, audit_sections, flat_text
 from .auditing import Auditor, log_audits
 from .embedding import Embeddings
 from .embedding_store import EmbeddingStore
@@ -170,10 +170,10 @@ def _figures(report: RetrievalReport) -> Section:
     for protocol in PROTOCOLS:
         for direction, which in DIRECTIONS.items():
             name = f"{protocol}_{direction}"
-            cells = [_figure(flat, f"{name}_recall@{k}") for k in report.ceiling]
+            cells = [flat_text(flat, f"{name}_recall@{k}") for k in report.ceiling]
             chances = [flat[f"{name}_chance@{k}"] for k in report.ceiling]
             ceilings = [flat[f"strict_ceiling@{k}"] if protocol == "strict" else 1.0 for k in report.ceiling]
-            rank, mrr = (_figure(flat, f"{name}_{figure}") for figure in ("median_rank", "mrr"))
+            rank, mrr = (flat_text(flat, f"{name}_{figure}") for figure in ("median_rank", "mrr"))
             rows.append([f"{protocol.replace('_', '-')}, {which}", *cells, chances, ceilings, rank, mrr])
     ks = [f"recall@{k}" for k in report.ceiling]
     heads = ["protocol", *ks, f"chance ({', '.join(ks)})", "ceiling", "median rank", "MRR"]
@@ -199,7 +199,7 @@ def _breakdown(rows: Sequence[BreakdownRow]) -> list[Section]:
         flat = row.as_dict()
         both = [f"{direction}_{figure}@{k}" for direction in DIRECTIONS for figure in ("recall", "chance")]
         ranks = [flat[f"{direction}_median_rank"] for direction in DIRECTIONS]
-        cells.append([f"{row.covariate}: {row.value}", row.items, *(_figure(flat, name) for name in both), *ranks])
+        cells.append([f"{row.covariate}: {row.value}", row.items, *(flat_text(flat, name) for name in both), *ranks])
     heads = ["group", "items"]
     heads += [f"{said}: {figure}" for said in DIRECTIONS.values() for figure in (f"recall@{k}", "chance")]
     heads += [f"median rank, {said}" for said in DIRECTIONS.values()]
@@ -309,16 +309,11 @@ def _picture(store: EmbeddingStore, item: Mapping[str, Any], channel: int | None
     return unit_image(prepared[store.image_key].as_tensor(), mean=encoder.mean, std=encoder.std, channel=channel)
 
 
-def _figure(flat: Mapping[str, Any], name: str) -> str:
-    low, high = flat.get(f"{name}_low"), flat.get(f"{name}_high")
-    return figure_text(flat[name], None if low is None or high is None else (low, high))
-
-
 def _summary(report: RetrievalReport) -> list[str]:
     flat, lines = report.as_dict(), []
     for direction, said in DIRECTIONS.items():
         parts = [
-            f"recall@{k} {_figure(flat, f'tie_aware_{direction}_recall@{k}')} "
+            f"recall@{k} {flat_text(flat, f'tie_aware_{direction}_recall@{k}')} "
             f"(chance {figure_text(flat[f'tie_aware_{direction}_chance@{k}'])})"
             for k in report.ceiling
         ]

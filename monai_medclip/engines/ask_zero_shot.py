@@ -14,6 +14,7 @@ from ..audits import AuditResult
 from ..audits.shortcut import judge_shortcuts
 from ..data import subgroup_values
 from ..metrics import MulticlassReport
+from ..networks import as_findings
 from ..outputs import TokenBatch
 from ..writers import Picture, Section, Table, confusion_figure, figure_text
 from .answer_page import AnswerPage, audit_sections, judged_sections
@@ -22,7 +23,7 @@ from .before_after import before_after_section, judge_moment, moments_as_dict
 from .class_choice import choose_class, class_numbers
 from .embedding_store import EmbeddingStore
 from .files import write_csv, write_json
-from .judging import Judged, judge, score_rows
+from .judging import Judged, check_findings, judge, score_rows
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
 __all__ = ["ZeroShotAnswer", "ask_zero_shot"]
@@ -78,6 +79,7 @@ def ask_zero_shot(
     """
     if not findings and not classes:
         raise ValueError("zero-shot needs something to ask: give findings with labels, or classes.")
+    check_findings([one.name for one in as_findings(findings)], store.items)
     folder, test = Path(output_dir), store["test"]
     page = AnswerPage(folder, "Zero-shot: findings asked for in words")
     metrics: dict[str, Any] = {"items": {split: len(items) for split, items in store.items.items()}}

@@ -16,6 +16,7 @@ from ..audits import (
     prompt_audit,
 )
 from ..audits.shortcut import shortcuts
+from ..networks import as_findings
 from ..outputs import TokenBatch
 from .answer_page import AnswerPage, audit_sections
 from .embedding_store import EmbeddingStore
@@ -60,7 +61,7 @@ class Auditor:
         self.store = store
         self.findings = list(findings)
         self.tokenizer = tokenizer
-        self.names = tuple(names or (_name(one) for one in findings))
+        self.names = tuple(names or (one.name for one in as_findings(findings)))
         self.encoder = encoder
         self.size_column = size_column
         self.fingerprints = fingerprints
@@ -201,9 +202,3 @@ AUDITS: dict[str, Callable[[Auditor, Mapping[str, Any]], AuditResult]] = {
     "laterality": _laterality,
     "prompts": _prompts,
 }
-
-
-def _name(finding: Any) -> str:
-    if isinstance(finding, str):
-        return finding
-    return str(finding["name"] if isinstance(finding, Mapping) else finding.name)

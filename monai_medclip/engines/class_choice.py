@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import MulticlassReport, multiclass
-from ..networks import CLIP, prompt_directions
+from ..networks import CLIP, as_findings, prompt_directions
 from ..outputs import TokenBatch
 from .embedding import Embeddings
 
@@ -80,7 +80,7 @@ def choose_class(
     Raises:
         ValueError: a class without a case or with one case, for ``"raise"``.
     """
-    names = [one if isinstance(one, str) else one["name"] if isinstance(one, Mapping) else one.name for one in classes]
+    names = [one.name for one in as_findings(classes)]
     logits = class_logits(clip, test.image, classes, tokenizer)
     truth = class_numbers(items, names)
     report = multiclass(

@@ -21,7 +21,7 @@ from ..metrics import (
 )
 from .embedding import Embeddings
 
-__all__ = ["Calibrated", "Judged", "judge", "score_rows", "thresholds"]
+__all__ = ["Calibrated", "Judged", "check_findings", "judge", "score_rows", "thresholds"]
 
 Array = NDArray[np.float64]
 
@@ -40,6 +40,10 @@ class Calibrated(NamedTuple):
         for moment, report in (("before", self.before), ("after", self.after)):
             if report is not None:
                 flat |= {f"{name}_{moment}": getattr(report, name) for name in ("ece", "mce", "brier")}
+                for name in ("ece", "brier"):
+                    interval = getattr(report, f"{name}_interval")
+                    if interval is not None:
+                        flat[f"{name}_{moment}_low"], flat[f"{name}_{moment}_high"] = interval
         return flat
 
 
@@ -89,7 +93,9 @@ def judge(
     fit, asked = np.asarray(val_logits, np.float64), np.asarray(test_logits, np.float64)
     known, truth, patients = val.label.double().numpy(), test.label.double().numpy(), np.array(test.patients)
     report = classification(asked, truth, names, groups=patients, threshold=thresholds(fit, known), bootstrap=bootstrap)
-    calibrated = tuple(_calibrated(fit[:, f], known[:, f], asked[:, f], truth[:, f]) for f in range(len(names)))
+    calibrated = tuple(
+        _calibrated(fit[:, f], known[:, f], asked[:, f], truth[:, f], patients, bootstrap) for f in range(len(names))
+    )
     temperature = np.array([one.temperature or 1.0 for one in calibrated])
     rows = {
         name: subgroups(asked[:, f], truth[:, f], covariates, groups=patients, bootstrap=bootstrap)
@@ -97,6 +103,26 @@ def judge(
         if covariates and bootstrap
     }
     return Judged(tuple(names), asked, expit(asked / temperature), report, calibrated, rows)
+
+
+def check_findings(names: Sequence[str], items: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Refuses findings that no item has.
+
+    Args:
+        names: F findings in the order of the labels.
+        items: split -> items with ``label`` and, if any, ``labels``.
+
+    Raises:
+        ValueError: a finding that is in no item's labels; those that are known are listed.
+    """
+    everyone = [item for found in items.values() for item in found]
+    for f, name in enumerate(names):
+        if not any(len(item.get("label", ())) > f and item["label"][f] == 1 for item in everyone):
+            known = sorted({str(label) for item in everyone for label in item.get("labels", ())})
+            raise ValueError(
+                f"no item of {len(everyone)} has the finding {name!r}: is it written as in the labels? They are "
+                f"{known[:40]}."
+            )
 
 
 def thresholds(logits: ArrayLike, labels: ArrayLike) -> list[float]:
@@ -123,7 +149,9 @@ def score_rows(test: Embeddings, judged: Judged) -> list[dict[str, Any]]:
     return rows
 
 
-def _calibrated(fit: Array, known: Array, asked: Array, truth: Array) -> Calibrated:
+def _calibrated(
+    fit: Array, known: Array, asked: Array, truth: Array, patients: NDArray[np.str_], bootstrap: int
+) -> Calibrated:
     temperature, why_not = None, ""
     try:
         temperature = fit_temperature(fit, known)
@@ -131,5 +159,7 @@ def _calibrated(fit: Array, known: Array, asked: Array, truth: Array) -> Calibra
         why_not = str(error)
     if np.isnan(truth).all():
         return Calibrated(temperature, why_not, None, None)
-    before, after = (calibration(expit(asked / t), truth) for t in (1.0, temperature or 1.0))
+    before, after = (
+        calibration(expit(asked / t), truth, groups=patients, bootstrap=bootstrap) for t in (1.0, temperature or 1.0)
+    )
     return Calibrated(temperature, why_not, before, after)

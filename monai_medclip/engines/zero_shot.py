@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..metrics import ClassificationReport, classification
-from ..networks import CLIP, PROMPT_RULES, prompt_directions
+from ..networks import CLIP, PROMPT_RULES, as_findings, prompt_directions
 from ..outputs import TokenBatch
 from .embedding import Embeddings
 from .judging import thresholds
@@ -59,7 +59,7 @@ def evaluate_zero_shot(
     Raises:
         ValueError: when labels do not fit the findings, or no finding has both classes on validation.
     """
-    names = tuple(_name(finding) for finding in findings)
+    names = tuple(finding.name for finding in as_findings(findings))
     _check_labels(names, {"val": val, "test": test})
     directions = _directions(clip, findings, tokenizer)
     logits = {rule: _logits(clip, val, found, rule) for rule, found in directions.items()}
@@ -105,9 +105,3 @@ def _check_labels(names: Sequence[str], data: Mapping[str, Embeddings]) -> None:
                 f"The {split} items have {part.label.shape[1]} labels each for {len(names)} findings {list(names)}: "
                 "read the manifest with the same findings."
             )
-
-
-def _name(finding: Any) -> str:
-    if isinstance(finding, str):
-        return finding
-    return str(finding["name"] if isinstance(finding, Mapping) else finding.name)

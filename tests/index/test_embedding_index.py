@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_medclip.index import EmbeddingIndex
+from monai_medclip.index.rounded import _by_float
 
 
 def crowded(count: int, width: int = 64, *, spread: float, seed: int = 0) -> Tensor:
@@ -38,6 +39,16 @@ def test_it_finds_what_a_float32_search_over_all_finds(tmp_path: Path, spread: f
     torch.testing.assert_close(cosines.gather(1, found.rows), scores[:, :10], atol=1e-6, rtol=0)
 
 
+def test_without_the_integer_product_the_answer_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = EmbeddingIndex.create(tmp_path, 64, model="m")
+    index.add(crowded(3000, spread=0.05), records(3000), model="m")
+    queries = crowded(5, spread=0.05, seed=1)
+    found = index.search(queries)
+    monkeypatch.setattr("monai_medclip.index.rounded._product", lambda width: _by_float)
+    for mine, its in zip(index.search(queries), found, strict=True):
+        assert torch.equal(mine, its)
+
+
 def test_equal_entries_come_in_the_order_in_which_they_were_added(tmp_path: Path) -> None:
     index = EmbeddingIndex.create(tmp_path, 4, model="m")
     index.add(torch.ones(5, 4), records(5), model="m")
@@ -59,6 +70,10 @@ def test_appending_is_building_at_once(tmp_path: Path) -> None:
         assert torch.equal(mine, its)
     assert parts.records([299, 0, 100]) == [records(100, 200)[99], records(1)[0], records(1, 100)[0]]
     assert [one["view"] for one in parts.records(torch.tensor([7]))] == ["frontal ä"]
+    torch.testing.assert_close(parts.vectors([299, 0]), rows[[299, 0]])
+    torch.testing.assert_close(torch.from_numpy(parts.embeddings().copy()), rows)
+    with pytest.raises(IndexError, match="rows 0 to 299"):
+        parts.vectors([300])
 
 
 def test_what_a_killed_append_left_is_ignored_and_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +95,49 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_small_appends_read_the_stored_ids_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    EmbeddingIndex.create(tmp_path, 8, model="m").add(torch.ones(50, 8), records(50), model="m")
+    index, parsed = EmbeddingIndex(tmp_path), []
+    monkeypatch.setattr(
+        EmbeddingIndex, "_read_ids", lambda self, its=EmbeddingIndex._read_ids: parsed.append(1) or its(self)
+    )
+    for number in range(50, 60):
+        index.add(torch.ones(1, 8), records(1, number), model="m")
+    assert parsed == [1]
+    for known in (3, 57):  # stored before, and added here
+        with pytest.raises(ValueError, match=f"'study{known}' is in the index already"):
+            index.add(torch.ones(1, 8), records(1, known), model="m")
+
+
+def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    first = EmbeddingIndex.create(tmp_path, 8, model="m")
+    second = EmbeddingIndex(tmp_path)
+    first.add(torch.ones(1, 8), records(1), model="m")
+    with pytest.raises(RuntimeError, match="open it again"):
+        second.add(torch.ones(1, 8), records(1, 1), model="m")
+    assert [one["id"] for one in EmbeddingIndex(tmp_path).records([0])] == ["study0"]
+
+
+def test_adding_nothing_changes_nothing(tmp_path: Path) -> None:
+    index = EmbeddingIndex.create(tmp_path, 8, model="m")
+    index.add(torch.zeros(0, 8), [], model="m")
+    assert len(index) == len(EmbeddingIndex(tmp_path)) == 0
+
+
+def test_an_index_of_another_format_is_refused(tmp_path: Path) -> None:
+    EmbeddingIndex.create(tmp_path, 8, model="m")
+    header = (tmp_path / "index.json").read_text()
+    (tmp_path / "index.json").write_text(header.replace('"format": 2', '"format": 1'))
+    with pytest.raises(ValueError, match="another format than 2"):
+        EmbeddingIndex(tmp_path)
+
+
 def test_a_scan_that_cannot_be_trusted_is_no_result(tmp_path: Path) -> None:
     index = EmbeddingIndex.create(tmp_path, 64, model="m")
     index.add(crowded(100, spread=0.5), records(100), model="m")
-    rounded = (tmp_path / "bfloat16.bin").read_bytes()
-    (tmp_path / "bfloat16.bin").write_bytes(rounded[128:] + rounded[:128])  # every entry moved by one
-    with pytest.raises(RuntimeError, match=r"bfloat16\.bin does not agree with float32\.bin"):
+    rounded = (tmp_path / "int8.bin").read_bytes()
+    (tmp_path / "int8.bin").write_bytes(rounded[64:] + rounded[:64])  # every entry moved by one
+    with pytest.raises(RuntimeError, match=r"int8\.bin does not agree with float32\.bin"):
         EmbeddingIndex(tmp_path).search(crowded(5, spread=0.5, seed=1))
 
 

@@ -32,6 +32,9 @@ class ImageClassifier(nn.Module):
     Args:
         image_encoder: module with ``width``; (B, C, *spatial) -> (B, width).
         findings: names of the F logits.
+
+    Raises:
+        ValueError: without findings.
     """
 
     context_keys: tuple[str, ...] = ()
@@ -39,6 +42,8 @@ class ImageClassifier(nn.Module):
     def __init__(self, image_encoder: ImageEncoder, findings: Sequence[str]) -> None:
         """A linear layer with random weights on the encoder."""
         super().__init__()
+        if not findings:
+            raise ValueError("an image classifier needs findings with labels: name them in 'findings'.")
         self.image_encoder: Any = image_encoder
         self.findings = tuple(findings)
         self.head = nn.Linear(int(image_encoder.width), len(self.findings))

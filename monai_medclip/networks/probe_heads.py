@@ -93,11 +93,13 @@ def load_probe(clip: CLIP, path: str | Path) -> ProbeClassifier:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist: fit the probe first (probe.json writes it).")
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    state, with_text = content["state"], bool(content["sections"])
-    head = probe_head(content["kind"], next(iter(state.values())).shape[1], len(content["findings"]))
+    state, findings, with_text = content["state"], content["findings"], bool(content["sections"])
+    width = next(iter(state.values())).shape[1]
+    head = probe_head(content["kind"], width, len(findings))
     head.load_state_dict(state)
-    probe = ProbeClassifier(clip, head, content["findings"], with_text=with_text, space=content["space"])
-    expected, own = next(iter(state.values())).shape[1], probe.width
-    if expected != own:
-        raise ValueError(f"{path} takes {expected} numbers and this CLIP gives {own}: it belongs to another network.")
+    probe = ProbeClassifier(clip, head, findings, with_text=with_text, space=content["space"])
+    if width != probe.width:
+        raise ValueError(
+            f"{path} takes {width} numbers and this CLIP gives {probe.width}: it belongs to another network."
+        )
     return probe.to(clip.log_scale.device)

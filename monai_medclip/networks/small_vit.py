@@ -99,7 +99,7 @@ class _BoundedCosine(nn.Module):
         return self.length * nn.functional.normalize(heads, dim=-1)
 
 
-class _Standardized(nn.BatchNorm1d):
+class Standardized(nn.BatchNorm1d):
     """Batch normalization without weights that also takes a single item, and that both exporters understand."""
 
     running_mean: Tensor
@@ -186,7 +186,7 @@ class SmallViT(nn.Module, TimmViTAccess):
         if max_logit is not None:
             last = self.trunk.blocks[-1].attn
             last.q_norm = last.k_norm = _BoundedCosine(max_logit, last.head_dim)
-        self.trunk.fc_norm = _Standardized(width)
+        self.trunk.fc_norm = Standardized(width)
         self.grid_size = self.trunk.patch_embed.grid_size
 
     def forward(self, image: Tensor) -> Tensor:

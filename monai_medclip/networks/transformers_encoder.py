@@ -111,7 +111,7 @@ class TransformersImageEncoder(nn.Module, StagedAttention):
         self.interpolate = self.image_size != own_size
         self.in_channels = int(config.num_channels)
         self.width = int(getattr(config, "hidden_size", 0) or config.hidden_sizes[-1])
-        self.mean, self.std = _statistics(source, self.in_channels)
+        self.mean, self.std = image_statistics(source, self.in_channels)
         patch_size = getattr(config, "patch_size", None)
         if patch_size is not None:
             patches = per_axis(patch_size, 2)
@@ -184,7 +184,7 @@ def _vision_tower(model: Any, source: Any) -> nn.Module:
     return tower
 
 
-def _statistics(source: Any, in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def image_statistics(source: Any, in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Normalization from ``preprocessor_config.json`` beside the weights; 0.5 where there is none."""
     folder = getattr(source, "name_or_path", "") if isinstance(source, nn.Module) else source
     known = folder and not isinstance(folder, PretrainedConfig)

@@ -82,7 +82,7 @@ def prompt_directions(
     if not known:  # embeddings alone are asked for
         return clip.log_scale.new_zeros(0, clip.embed_dim)
     normal = tuple(normal_prompts or NORMAL_PROMPTS)
-    pairs = [_ensembles(finding, rule, normal) for finding in known]
+    pairs = [prompt_ensembles(finding, rule, normal) for finding in known]
     prompts = list(dict.fromkeys(text for pair in pairs for ensemble in pair for text in ensemble))
     _check_lengths(prompts, tokenizer)
     embeddings = dict(zip(prompts, encode_prompts(clip, prompts, tokenizer), strict=True))
@@ -108,7 +108,7 @@ def _check_lengths(prompts: Sequence[str], tokenizer: Tokenizer) -> None:
         )
 
 
-def _ensembles(finding: Finding, rule: str, normal: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def prompt_ensembles(finding: Finding, rule: str, normal: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The prompts for and against a finding under a rule."""
     rules = {
         "positive": (finding.positive, ()),

@@ -20,6 +20,8 @@ from monai_medclip.metrics.comparison import holm
 
 __all__ = ["Subgroup", "subgroups"]
 
+FEWEST = 5  # patients per class, in the group and in the rest, below which the bootstrap cannot tell a difference
+
 
 class Subgroup(NamedTuple):
     """One value of one covariate; figures are NaN and None where a class is missing in it or in the rest."""
@@ -32,7 +34,9 @@ class Subgroup(NamedTuple):
     auc_interval: Interval | None
     difference: float  # its AUC minus that of all other items
     difference_interval: Interval | None
-    p_value: float  # two-sided, by the bootstrap, of no difference; not below 2 / (resamples + 1)
+    # Two-sided, by the bootstrap, of no difference; not below 2 / (resamples + 1). NaN, as the difference's interval is
+    # None, where a class has fewer than five patients in the group or in the rest.
+    p_value: float
     adjusted_p_value: float  # by Holm, over all rows that have one
 
 
@@ -74,7 +78,9 @@ def subgroups(
             raise ValueError(f"covariate {name!r} has {len(given)} values for {len(score)} items.")
         values = np.array(["" if value is None else str(value) for value in given])
         for value in dict.fromkeys(values[values != ""].tolist()):
-            rows.append(_row(name, value, values == value, (values != value) & (values != ""), score, truth, counts))
+            rows.append(
+                _row(name, value, values == value, (values != value) & (values != ""), score, truth, counts, patients)
+            )
     tested = [number for number, row in enumerate(rows) if np.isfinite(row.p_value)]
     for number, adjusted in zip(tested, holm([rows[number].p_value for number in tested]), strict=True):
         rows[number] = rows[number]._replace(adjusted_p_value=float(adjusted))
@@ -89,6 +95,7 @@ def _row(
     scores: NDArray[np.float64],
     truth: NDArray[np.float64],
     counts: NDArray[np.float64],
+    patients: NDArray[np.int_],
 ) -> Subgroup:
     known = inside & ~np.isnan(truth)
     rest = outside & ~np.isnan(truth)
@@ -97,7 +104,9 @@ def _row(
     differences = draws - resampled_figures(scores[rest], truth[rest], counts[:, rest])[0]
     differences = differences[np.isfinite(differences)]
     p_value = np.nan
-    if np.isfinite(auc - other) and len(differences):
+    classes = [patients[side & (truth == label)] for side in (known, rest) for label in (0, 1)]
+    enough = min(len(np.unique(of_class)) for of_class in classes) >= FEWEST
+    if enough and len(differences):
         below, above = (differences <= 0).sum(), (differences >= 0).sum()
         p_value = float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))
     return Subgroup(
@@ -108,7 +117,7 @@ def _row(
         auc,
         percentile_interval(draws),
         auc - other,
-        percentile_interval(differences),
+        percentile_interval(differences) if enough else None,
         p_value,
         np.nan,
     )

@@ -63,3 +63,12 @@ def test_unknown_values_and_missing_classes_have_no_figures() -> None:
         subgroups(scores, labels, {"sex": ["F", "M", "F"]})
     with pytest.raises(ValueError, match="one finite score"):
         subgroups(scores[:5], labels, {})
+
+
+def test_a_group_of_few_patients_has_an_auc_and_no_p_value() -> None:
+    labels = np.array([1, 0, *([1, 0] * 20)], float)
+    scores = np.array([2.0, 1.0, *np.random.default_rng(0).normal(size=40)])
+    few, many = subgroups(scores, labels, {"age band": ["0 to 17"] * 2 + ["18 to 39"] * 40}, bootstrap=100)
+    assert few.auc == 1.0  # as it would be in every resample that holds both
+    assert np.isnan([few.p_value, few.adjusted_p_value, many.p_value]).all()
+    assert few.difference_interval is many.difference_interval is None

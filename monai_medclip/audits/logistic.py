@@ -59,7 +59,8 @@ def fit_logistic(
 
     Raises:
         ValueError: shapes that do not agree, features that are not finite, or a finding with fewer than two patients of
-            a class: it cannot be cross-validated. With a single strength one patient of each is enough.
+            a class: it cannot be cross-validated. With a single strength one patient of each is enough. Labels other
+            than 1, 0 and NaN.
     """
     table, truth = np.asarray(features, np.float64), np.asarray(labels, np.float64)
     if table.ndim != 2 or truth.shape != (len(table), len(names)):
@@ -88,12 +89,16 @@ def _fit(
     seed: int,
 ) -> tuple[Array, float, float]:
     known = ~np.isnan(truth)
+    other = np.setdiff1d(truth[known], (0, 1))
+    if len(other):
+        raise ValueError(f"finding {name!r} has the labels {other[:3].tolist()}: write 1, 0, or NaN for unknown.")
     x, y, groups = table[known], truth[known].astype(int), patients[known]
-    fewest = min(len(np.unique(groups[y == value])) for value in (0, 1))
-    if fewest < min(2, len(strengths)):
+    fewest, needed = min(len(np.unique(groups[y == value])) for value in (0, 1)), min(2, len(strengths))
+    if fewest < needed:
         raise ValueError(
-            f"finding {name!r} has {int((y == 1).sum())} positive and {int((y == 0).sum())} negative training items: a "
-            "probe needs at least two patients of each class. Add cases, or leave the finding out."
+            f"finding {name!r} has {int((y == 1).sum())} positive and {int((y == 0).sum())} negative training items, "
+            f"with {fewest} patients in the smaller class: a probe needs at least {needed} patients of each. Add "
+            "cases, or leave the finding out."
         )
     scaler = StandardScaler().fit(x)
     scaled = scaler.transform(x)

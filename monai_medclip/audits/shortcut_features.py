@@ -76,7 +76,8 @@ def shortcut_inputs(
     Args:
         train: items with images (C, *spatial), 2D or 3D; precomputed features (D,) have no pixels to coarsen.
         test: likewise.
-        encoder: network whose untrained copy is asked too, on the device where it is; None leaves it out.
+        encoder: network whose untrained copy is asked too, on the device where it is; None leaves it out, and so does
+            one without weights, which hands precomputed features through.
         size_column: where items hold a lesion's size, such as ``"meta.diameter_mm"``; None looks for the sizes of
             ``meta.findings``, then ``meta.diameter_mm``, then measures the items' masks.
         metadata: columns of the patient and the view; those that are the same for all training items are left out.
@@ -88,7 +89,7 @@ def shortcut_inputs(
         side, which show nearly the whole of a 2D image, and sizes known only where a finding is, which are the answer
         (an oracle).
     """
-    network = None if encoder is None else untrained(encoder, seed=seed)
+    network = None if encoder is None or not list(encoder.parameters()) else untrained(encoder, seed=seed)
     scale = _gray_scale(train, image_key)
     fit, ask = (_tables(dataset, image_key, scale, network) for dataset in (train, test))
     size = _completed(fit.size, ask.size)

@@ -71,10 +71,10 @@ class AnswerPage:
         self.sections: list[Section] = []
 
     def add(self, sections: Iterable[Section], kind: str) -> None:
-        """Appends sections; the PNGs of their pictures are named by `kind` and a number."""
+        """Appends sections; the PNGs of their pictures, which the page shows, are named by `kind` and a number."""
         number = sum(len(section.pictures) for section in self.sections)
         for section in sections:
-            self.sections.append(section)
+            drawn = []
             for picture in section.pictures:
                 number += 1
                 path = self.folder / "pictures" / f"{number:02d}_{kind}.png"
@@ -82,6 +82,8 @@ class AnswerPage:
                     write_whole(path, picture.content)
                 else:
                     save_figure(picture.content, path)
+                drawn.append(picture._replace(content=path.read_bytes()))  # drawn once, and no figure is kept
+            self.sections.append(section._replace(pictures=drawn))
 
     def write(self, summary: Sequence[str]) -> Path:
         """Writes the page with a glossary of the terms that it uses.
@@ -131,10 +133,15 @@ def wide_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """An audit's rows as `table_of` takes them: bounds named by their figure, one column per finding.
 
     Rows with columns ``input``, ``finding`` and ``auc`` become one row per input; ``X low`` beside ``X AUC`` becomes
-    ``X AUC low``, and ``low`` beside ``accuracy`` becomes ``accuracy low``.
+    ``X AUC low``, and ``low`` beside ``accuracy`` becomes ``accuracy low``. None in a column of words is an empty cell:
+    `table_of` would call it not measurable.
     """
     if not rows or not {"input", "finding", "auc"} <= set(rows[0]):
-        return [{_figure_of(name, row): value for name, value in row.items()} for row in rows]
+        words = {name for row in rows for name, value in row.items() if isinstance(value, str)}
+        return [
+            {_figure_of(name, row): "" if value is None and name in words else value for name, value in row.items()}
+            for row in rows
+        ]
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         own = found.setdefault(row["input"], {"input": row["input"], "leaky": row["leaky"]})

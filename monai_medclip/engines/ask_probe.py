@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..audits import AuditResult, holds_answer
-from ..audits.shortcut import judge_shortcuts
+from ..audits import AuditResult, holds_answer, judge_shortcuts
 from ..data import subgroup_values
 from ..metrics import AUCDifference, ClassificationReport, classification, delong, holm
 from ..networks import save_probe
@@ -210,6 +209,9 @@ def _fine_tuned(folder: Path, names: Sequence[str], test: Embeddings, bootstrap:
         raise ValueError(
             f"{path} lacks {len(unknown)} of the test items, first {unknown[:3]}: train on the same split."
         )
+    absent = [name for name in names if f"{name} logit" not in next(iter(by_id.values()))]
+    if absent:
+        raise ValueError(f"{path} has no scores of {absent}: train that classifier with the same findings.")
     figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["classification"]
     logits = np.array([[float(by_id[item][f"{name} logit"]) for name in names] for item in test.ids])
     cuts = [float(figures[f"{name}_threshold"]) for name in names]

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..audits import AuditResult
 from ..data import subgroup_values
-from ..index import ApproximateIndex, DraftReport, SimilarCase, draft_report, similar_cases
+from ..index import ApproximateIndex, DraftReport, EmbeddingIndex, SimilarCase, draft_report, similar_cases
 from ..metrics import BreakdownRow, RetrievalReport, retrieval, retrieval_breakdown, retrieval_ranks
 from ..writers import (
     IMAGE_QUERY,
@@ -39,6 +40,7 @@ __all__ = ["RetrievalAnswer", "ask_retrieval"]
 
 logger = logging.getLogger(__name__)
 
+QUERIES = 1024  # scored at a time against all
 PROTOCOLS = ("strict", "tie_aware", "deduplicated")
 DIRECTIONS = {"image_to_text": "image to report", "text_to_image": "report to image"}
 
@@ -89,7 +91,11 @@ def ask_retrieval(
         auditor: what the audits look at; None leaves them out.
         audits: names of audits.
         bootstrap: resamples of patients for the 95 % intervals.
+
+    Raises:
+        ValueError: a store of pooled features.
     """
+    store.require_shared_space("retrieval")
     test, items = store["test"], store.kept("test")
     patients = np.array(test.patients)
     report = retrieval(test.image, test.text, test.positives, ks=ks, patients=patients, bootstrap=bootstrap)
@@ -102,14 +108,10 @@ def ask_retrieval(
     searchable = build_gallery(store, index_dir, gallery)
     shown = list(range(min(cases, len(items))))
     alike, recall = _similar(searchable, test, shown, similar, approximate)
-    drafts = (
-        {
-            test.ids[n]: draft_report(test.image[n], searchable.sentences, exclude_patients={test.patients[n]})
-            for n in shown
-        }
-        if store.space == "embedding"
-        else {}
-    )
+    drafts = {
+        test.ids[n]: draft_report(test.image[n], searchable.sentences, exclude_patients={test.patients[n]})
+        for n in shown
+    }
     found = auditor(audits) if auditor else {}
     folder = Path(output_dir)
     page = AnswerPage(folder, "Retrieval: images and reports that belong together")
@@ -158,11 +160,21 @@ def _similar(
     index: Any = gallery.images
     recall = None
     if approximate:
-        index = ApproximateIndex.build(gallery.images, approximate)
+        index = _approximate(gallery.images, approximate)
         recall = float(index.recall_at(min(10, len(index)), test.image))
     patients = [test.patients[n] for n in shown]
     found = similar_cases(index, test.image[list(shown)], similar, exclude_patients=patients)
     return {test.ids[n]: cases for n, cases in zip(shown, found, strict=True)}, recall
+
+
+def _approximate(exact: EmbeddingIndex, kind: str) -> ApproximateIndex:
+    """The one that lies beside the exact index, with what that has received since; made where none fits."""
+    try:
+        index = ApproximateIndex(exact, kind)
+    except (FileNotFoundError, ValueError):
+        return ApproximateIndex.build(exact, kind)
+    index.update()
+    return index
 
 
 def _figures(report: RetrievalReport) -> Section:
@@ -222,13 +234,9 @@ def _wrong(
     channel: int | None,
 ) -> list[WrongAnswer]:
     """The wrong answers that are nearest to their query: the most confident mistakes."""
-    cosines = test.image @ test.text.T  # (N, N)
-    scores = cosines if kind == IMAGE_QUERY else cosines.T
-    same = test.positives[:, None] == test.positives
-    best, place = scores.masked_fill(same, -torch.inf).max(dim=1)
-    own = scores.masked_fill(~same, -torch.inf).max(dim=1).values
+    best, place, own = _best_wrong(*((test.image, test.text) if kind == IMAGE_QUERY else (test.text, test.image)), test)
     direction = "image_to_text" if kind == IMAGE_QUERY else "text_to_image"
-    ranks = next(column for name, column in columns.items() if direction in name and "tie" in name)
+    ranks = columns[f"tie_aware_{direction}_rank"]
     mistaken = torch.where(best > own, best, -torch.inf)
     # Equal reports make equal mistakes: each wording is shown once.
     chosen: dict[int, int] = {}
@@ -255,6 +263,17 @@ def _wrong(
     return found
 
 
+def _best_wrong(queries: Tensor, gallery: Tensor, test: Embeddings) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine of each query's nearest wrong answer, its number, and the best right answer's cosine: (N,) each."""
+    parts = []
+    for asked, words in zip(queries.split(QUERIES), test.positives.split(QUERIES), strict=True):
+        scores, same = asked @ gallery.T, words[:, None] == test.positives  # (QUERIES, N)
+        wrong = scores.masked_fill(same, -torch.inf).max(dim=1)
+        parts.append((wrong.values, wrong.indices, scores.masked_fill(~same, -torch.inf).amax(dim=1)))
+    best, place, own = (torch.cat(part) for part in zip(*parts, strict=True))
+    return best, place, own
+
+
 def _case_sections(
     store: EmbeddingStore,
     test: Embeddings,
@@ -271,21 +290,23 @@ def _case_sections(
         ]
         tables = [Table(["rank", "cosine", "case", "labels", "report"], rows, "Similar cases of other patients")]
         said = [f"Its own report: {by_id[name].get('text', '')}"]
-        if name in drafts:
-            quoted = [
-                [
-                    one.text,
-                    one.score,
-                    ", ".join(dict.fromkeys(source.study_id for source in one.sources[:3])),
-                    len(one.sources),
-                ]
-                for one in drafts[name].sentences
+        quoted = [
+            [
+                one.text,
+                one.score,
+                ", ".join(dict.fromkeys(source.study_id for source in one.sources[:3])),
+                len(one.sources),
             ]
-            tables.append(Table(["sentence", "cosine", "from study", "studies"], quoted, "Draft of quoted sentences"))
-            said.append(drafts[name].as_dict()["notice"])
+            for one in drafts[name].sentences
+        ]
+        tables.append(Table(["sentence", "cosine", "from study", "studies"], quoted, "Draft of quoted sentences"))
+        said.append(drafts[name].as_dict()["notice"])
         pictures = [
             (f"query {name}", _picture(store, by_id[name], channel)),
-            *((f"{one.rank}: {one.score:.3f}", _picture(store, by_id[one.record["id"]], channel)) for one in cases),
+            *(
+                (f"{one.rank}: {one.score:.3f}", _picture(store, by_id.get(one.record["id"], one.record), channel))
+                for one in cases
+            ),
         ]
         figure = similar_cases_figure(pictures)
         alt = f"The query {name} and {len(cases)} similar cases; their reports are in the table."
@@ -306,7 +327,8 @@ def _picture(store: EmbeddingStore, item: Mapping[str, Any], channel: int | None
     if not encoder.spatial_dims:
         return np.zeros((8, 8))
     prepared = next(iter(store.make_dataset(data=[item], progress=False).prepared()))
-    return unit_image(prepared[store.image_key].as_tensor(), mean=encoder.mean, std=encoder.std, channel=channel)
+    image = torch.as_tensor(prepared[store.image_key]).as_subclass(Tensor)
+    return unit_image(image, mean=encoder.mean, std=encoder.std, channel=channel)
 
 
 def _summary(report: RetrievalReport) -> list[str]:

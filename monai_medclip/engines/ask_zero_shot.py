@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import softmax
 
-from ..audits import AuditResult
-from ..audits.shortcut import judge_shortcuts
+from ..audits import AuditResult, judge_shortcuts
 from ..data import subgroup_values
 from ..metrics import MulticlassReport
 from ..networks import as_findings
@@ -75,10 +74,11 @@ def ask_zero_shot(
         on_empty: see `choose_class`.
 
     Raises:
-        ValueError: neither findings nor classes, or what the functions named above refuse.
+        ValueError: neither findings nor classes, a store of pooled features, or what the functions named above refuse.
     """
     if not findings and not classes:
         raise ValueError("zero-shot needs something to ask: give findings with labels, or classes.")
+    store.require_shared_space("zero-shot")
     check_findings([one.name for one in as_findings(findings)], store.items)
     folder, test = Path(output_dir), store["test"]
     page = AnswerPage(folder, "Zero-shot: findings asked for in words")
@@ -109,11 +109,12 @@ def ask_zero_shot(
         )
     splits = [split for split in ("train", "test") if store.items.get(split)]
     networks = {"before training": before, "after training": store} if before else {"the network": store}
+    if before:
+        before.share_images(store)
     options: dict[str, Any] = {"classes": classes, "batch_size": in_batch, "bootstrap": bootstrap, "on_empty": on_empty}
     moments = [
         judge_moment(name, one, split, findings, tokenizer, **options)
         for name, one in networks.items()
-        if one is not None
         for split in splits
     ]
     metrics["tables"] = moments_as_dict(moments)
@@ -160,7 +161,7 @@ def _choice(
         {
             "class": "" if truth[number] < 0 else names[truth[number]],
             "chosen class": names[int(row.argmax())],
-            **{f"{name} probability": float(value) for name, value in zip(names, row, strict=True)},
+            **{f"{name} class probability": float(value) for name, value in zip(names, row, strict=True)},
         }
         for number, row in enumerate(probabilities)
     ]

@@ -14,8 +14,8 @@ from ..audits import (
     leakage,
     negation_audit,
     prompt_audit,
+    shortcuts,
 )
-from ..audits.shortcut import shortcuts
 from ..networks import as_findings
 from ..outputs import TokenBatch
 from .answer_page import AnswerPage, audit_sections
@@ -25,6 +25,9 @@ from .files import write_json
 __all__ = ["AUDITS", "Auditor", "audit_clip", "log_audits"]
 
 logger = logging.getLogger(__name__)
+
+ASKING = ("negation", "laterality", "prompts")  # audits that compare images with texts
+SPLITS = {"leakage": ("train", "test"), "shortcuts": ("train", "test"), "prompts": ("val",)}  # others: the test items
 
 Tokenizer = Callable[[list[str]], TokenBatch]
 
@@ -72,7 +75,9 @@ class Auditor:
         """Runs audits by name.
 
         Args:
-            audits: names in `AUDITS`; those that need findings are left out, and said so, where there are none.
+            audits: names in `AUDITS`; those that need findings, prompts and images in the space of texts, or a split
+                are left out, and said so, where there are none. One that refuses these items does not take the
+                figures away: its reason is its verdict, with a warning.
             options: for the leakage audit: ``model_reads``.
 
         Raises:
@@ -83,12 +88,25 @@ class Auditor:
             raise ValueError(f"no audit is called {unknown}: choose from {', '.join(AUDITS)}.")
         found = {}
         for name in audits:
-            if name != "duplicates" and not self.names:
-                logger.info("The audit '%s' needs findings with labels, and there are none: it is left out.", name)
+            lacking = self._lacking(name)
+            if lacking:
+                logger.info("The audit '%s' needs %s, and there are none: it is left out.", name, lacking)
                 continue
             logger.info("Audit: %s", name)
-            found[name] = AUDITS[name](self, options)
+            try:
+                found[name] = AUDITS[name](self, options)
+            except ValueError as error:
+                found[name] = AuditResult(name, f"It could not be run, so nothing is known: {error}", (), True)
         return found
+
+    def _lacking(self, audit: str) -> str:
+        """What an audit needs and does not have; empty where nothing is missing."""
+        if audit != "duplicates" and not self.names:
+            return "findings with labels"
+        if audit in ASKING and not (self.findings and self.store.space == "embedding"):
+            return "findings to ask for and images in the space of texts"
+        empty = [split for split in SPLITS.get(audit, ("test",)) if not self.store.items.get(split)]
+        return f"items on {' and '.join(empty)}" if empty else ""
 
 
 def audit_clip(auditor: Auditor, audits: Sequence[str], *, output_dir: str) -> Path:
@@ -125,15 +143,17 @@ def _duplicates(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
 def _leakage(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
     store = auditor.store
     train, test = store["train"], store["test"]
+    reads = tuple(options.get("model_reads", ()))
+    texts = {split: store.texts(split, reads) if reads else store[split].text for split in ("train", "test")}
     return leakage(
         store.kept("train"),
         store.kept("test"),
         auditor.names,
         image_train=train.image,
         image_test=test.image,
-        text_train=train.text,
-        text_test=test.text,
-        model_reads=tuple(options.get("model_reads", ())),
+        text_train=texts["train"],
+        text_test=texts["test"],
+        model_reads=reads,
         bootstrap=auditor.bootstrap,
         seed=auditor.seed,
     )

@@ -15,7 +15,7 @@ from .class_choice import choose_class
 from .embedding_store import EmbeddingStore
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
-__all__ = ["Moment", "before_after_section", "judge_moment"]
+__all__ = ["Moment", "before_after_section", "judge_moment", "moments_as_dict"]
 
 CLASS_FIGURES = (
     "accuracy",
@@ -86,7 +86,7 @@ def judge_moment(
             clip, items, store.kept(split), classes, tokenizer, bootstrap=bootstrap, on_empty=on_empty
         )
     score = clip_score(items.image, items.text, items.positives, patients=patients, bootstrap=bootstrap)
-    scale = float(clip.logit_scale)
+    scale = float(clip.logit_scale.detach())
     enough = len(items.ids) >= batch_size
     in_batch = in_batch_top1(items.image, items.text, batch_size=batch_size, logit_scale=scale) if enough else None
     return Moment(network, split, asked, chosen, score, in_batch)
@@ -110,6 +110,14 @@ def before_after_section(moments: Sequence[Moment]) -> Section:
         "its chance stands beside it, and it is no classification accuracy.",
     ]
     return Section("Before and after training", said, tables)
+
+
+def moments_as_dict(moments: Sequence[Moment]) -> Mapping[str, Any]:
+    """``{"before training": {"train": {...}, "test": {...}}, ...}``."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in moments:
+        found.setdefault(one.network, {})[one.split] = one.as_dict()
+    return found
 
 
 def _pairs_table(moments: Sequence[Moment]) -> Table:
@@ -136,11 +144,3 @@ def _name(one: Moment) -> str:
 
 def _class_cells(report: MulticlassReport) -> list[str]:
     return [figure_text(getattr(report, name), getattr(report, f"{name}_interval")) for name in CLASS_FIGURES]
-
-
-def moments_as_dict(moments: Sequence[Moment]) -> Mapping[str, Any]:
-    """``{"before training": {"train": {...}, "test": {...}}, ...}``."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in moments:
-        found.setdefault(one.network, {})[one.split] = one.as_dict()
-    return found

@@ -41,9 +41,11 @@ def class_numbers(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> T
     """Which class each item has: (N,) int64, -1 where its ``labels`` name none.
 
     Raises:
-        ValueError: an item with two of the classes.
+        ValueError: a class named twice, or an item with two of the classes.
     """
     places = {_plain(name): number for number, name in enumerate(names)}
+    if len(places) < len(names):
+        raise ValueError(f"the classes {list(names)} name one twice: capitals, '_' and '-' make no difference.")
     found = []
     for item in items:
         own = sorted({places[_plain(label)] for label in item.get("labels", ()) if _plain(label) in places})
@@ -78,7 +80,7 @@ def choose_class(
         on_empty: ``"raise"`` where a class has fewer than two cases, or ``"report"``: its figures are then NaN.
 
     Raises:
-        ValueError: a class without a case or with one case, for ``"raise"``.
+        ValueError: what `class_numbers` refuses; a class without a case or with one case, for ``"raise"``.
     """
     names = [one.name for one in as_findings(classes)]
     logits = class_logits(clip, test.image, classes, tokenizer)

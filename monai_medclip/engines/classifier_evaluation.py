@@ -57,8 +57,10 @@ def evaluate_classifier(
         bootstrap: resamples of patients for the 95 % intervals; 0 gives no intervals.
 
     Raises:
-        ValueError: an empty split, or labels that do not fit the findings.
+        ValueError: a split is missing or empty, or labels do not fit the findings.
     """
+    if {"val", "test"} - set(loaders):
+        raise ValueError(f"Evaluation needs the splits ['test', 'val'], given are {sorted(loaders)}: add the others.")
     names = tuple(classifier.findings)
     scored = {split: _scored(classifier, loaders[split], device, amp, image_key) for split in ("val", "test")}
     (val_logits, val), (logits, test) = scored["val"], scored["test"]
@@ -102,6 +104,11 @@ def _scored(
         for batch in loader:
             image, label = prepare(batch, device)
             logits.append(infer(image, classifier).float().cpu())
+            if logits[-1].shape != label.shape:
+                raise ValueError(
+                    f"The classifier gives {logits[-1].shape[1]} logits, the items have {label.shape[1]} labels each: "
+                    f"read the manifest with its findings {list(classifier.findings)}."
+                )
             labels.append(label.cpu())
             own = [str(entry) for entry in batch.get("id", range(len(ids), len(ids) + len(image)))]
             ids += own

@@ -126,8 +126,17 @@ def check_findings(names: Sequence[str], items: Mapping[str, Sequence[Mapping[st
 
 
 def thresholds(logits: ArrayLike, labels: ArrayLike) -> list[float]:
-    """Youden's threshold of each finding, (V, F) -> F; 0 where a class is missing. For validation items only."""
+    """Youden's threshold of each finding, (V, F) -> F; 0 where a class is missing. For validation items only.
+
+    Raises:
+        ValueError: shapes that do not agree, or scores that are not finite.
+    """
     scores, truth = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    if scores.ndim != 2 or scores.shape != truth.shape or not np.isfinite(scores).all():
+        raise ValueError(
+            f"validation logits {scores.shape} and labels {truth.shape} must both be (V, F), and the logits finite: "
+            "read the manifest with the findings that were scored, and look at the network's inputs and weights."
+        )
     return [
         youden_threshold(scores[:, f], truth[:, f]) if {0.0, 1.0} <= set(truth[:, f]) else 0.0
         for f in range(scores.shape[1])

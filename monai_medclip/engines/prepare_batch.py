@@ -105,7 +105,8 @@ def _entry(batch: Mapping[str, Any], key: str) -> Tensor:
     if key not in batch:
         raise KeyError(
             f"The batch has no '{key}', only {sorted(batch)}. TokenizeReportd makes input_ids and attention_mask, the "
-            "data room's readers make positives; which entry is the image is an argument."
+            "data room's readers make positives and, of the findings they are given, label; which entry is the image "
+            "is an argument."
         )
     value = batch[key]
     return value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)

@@ -188,7 +188,7 @@ def few_shot(
         findings: F names.
         shots: patients per class; numbers that a finding does not have are left out.
         draws: random draws of each number.
-        seed: of the draws.
+        seed: of the draws and the folds.
 
     Returns:
         Finding -> one entry per number of cases, the last one (None) of all; findings that the test items lack a class
@@ -203,18 +203,20 @@ def few_shot(
         curve = []
         for number in shots:
             drawn = [_drawn(label[:, f], patients, number, generator) for _ in range(draws)]
-            aucs = [_auc(store, f, name, rows, (1.0,)) for rows in drawn if rows is not None]
+            aucs = [_auc(store, f, name, rows, (1.0,), seed) for rows in drawn if rows is not None]
             curve += [FewShot(number, aucs)] if aucs else []
         everyone = np.flatnonzero(~np.isnan(label[:, f]))
-        found[name] = (*curve, FewShot(None, [_auc(store, f, name, everyone, STRENGTHS)]))
+        found[name] = (*curve, FewShot(None, [_auc(store, f, name, everyone, STRENGTHS, seed)]))
     return found
 
 
-def _auc(store: EmbeddingStore, f: int, name: str, rows: NDArray[np.int_], strengths: Sequence[float]) -> float:
+def _auc(
+    store: EmbeddingStore, f: int, name: str, rows: NDArray[np.int_], strengths: Sequence[float], seed: int
+) -> float:
     """AUC on test of a probe of one finding that was fitted on some training rows."""
     train, test = store["train"], store["test"]
     image, truth = train.image.numpy()[rows], train.label.numpy()[rows, f : f + 1]
-    fit = fit_logistic(image, truth, [name], groups=np.array(train.patients)[rows], strengths=strengths)
+    fit = fit_logistic(image, truth, [name], groups=np.array(train.patients)[rows], strengths=strengths, seed=seed)
     known = ~test.label[:, f].isnan().numpy()
     return float(roc_auc_score(test.label[:, f].numpy()[known], fit.scores(test.image.numpy()[known])[:, 0]))
 

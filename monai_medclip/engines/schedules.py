@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from .history import validation_metrics
+from .early_stopping import metric_of
 from .optimization import cosine_with_warmup
 
 __all__ = ["SCHEDULES", "LrSchedule"]
@@ -26,12 +26,13 @@ class LrSchedule:
         optimizer: its learning rates are the peaks.
         loader: training data; its length is the number of iterations per epoch.
         kind: ``"cosine"``: a linear rise, then half a cosine to zero, after every iteration; ``"step"``: times `factor`
-            every `step_epochs`; ``"plateau"``: times `factor` when `metric` has not risen for `patience` validations.
+            every `step_epochs`; ``"plateau"``: times `factor` when `metric` has not risen for more than `patience`
+            validations.
         max_epochs: epochs that will be trained.
         warmup: share of all iterations that the cosine spends rising, 0 to 1.
         factor: below 1.
         step_epochs: epochs between two steps; None: a third of all.
-        patience: validations without a rise.
+        patience: validations without a rise that are let pass.
         validator: evaluator whose metric is watched.
         metric: its name; the larger the better.
 
@@ -58,7 +59,7 @@ class LrSchedule:
             raise ValueError(
                 f"schedule {kind!r}: choose one of {', '.join(SCHEDULES)}; 'plateau' needs a validator and its metric."
             )
-        self.kind, self.validator, self.metric = kind, validator, metric
+        self.kind, self.validator, self.metric = kind, validator, metric or ""
         self.scheduler: Any
         if kind == "cosine":
             self.scheduler = cosine_with_warmup(optimizer, loader, max_epochs=max_epochs, warmup=warmup)
@@ -73,13 +74,13 @@ class LrSchedule:
         engine.add_event_handler(when, self)
 
     def __call__(self, engine: Any) -> None:
-        """Steps, on a plateau with the latest figure of validation."""
+        """Steps; on a plateau with this epoch's figure, if there was a validation."""
         if self.kind != "plateau":
             self.scheduler.step()
             return
-        found = validation_metrics(self.validator, epoch=engine.state.epoch)
-        if self.metric in found:
-            self.scheduler.step(found[self.metric])
+        value = metric_of(self.validator, self.metric, epoch=engine.state.epoch)
+        if value is not None:
+            self.scheduler.step(value)
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's own."""

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from tqdm import tqdm
 
-from ..writers import Picture, Section, SweepRun, Table, sweep_figure
+from ..writers import Picture, Section, SweepRun, Table, sweep_figure, varied_settings
 from .answer_page import AnswerPage
 from .files import write_csv, write_json
 
@@ -108,15 +109,22 @@ def sweep(
         _write(folder, found, len(asked), metric)
     if all(trial.error for trial in found):
         raise ValueError(f"all {len(found)} trials failed, the first because: {found[0].error}")
-    best = max(found, key=lambda trial: -1.0 if trial.error else trial.value)
+    ranked = _ranked(found)
+    best = ranked[0]
     logger.info("best on validation: %s %.4f with %s (%s)", metric, best.value, best.settings, best.folder)
-    return sorted(found, key=lambda trial: (trial.error != "", -trial.value))
+    return ranked
+
+
+def _ranked(found: Sequence[Trial]) -> list[Trial]:
+    """Best first, failed ones last, equal ones in their order."""
+    return sorted(found, key=lambda trial: (trial.error != "", 0.0 if trial.error else -trial.value))
 
 
 def _trial(
     config_files: Sequence[str], varied: dict[str, Any], fixed: dict[str, Any], folder: Path, metric: str
 ) -> Trial:
-    name = hashlib.sha256(json.dumps([list(config_files), varied, fixed], sort_keys=True, default=str).encode())
+    configs = [Path(file).read_text(encoding="utf-8") for file in config_files]  # wherever they lie; edited: new trials
+    name = hashlib.sha256(json.dumps([configs, varied, fixed], sort_keys=True, default=str).encode())
     own = folder / "trials" / name.hexdigest()[:12]
     record = own / "trial.json"
     if record.is_file():
@@ -131,27 +139,37 @@ def _trial(
         workflow.initialize()
         workflow.run()
         workflow.finalize()
-    except (FloatingPointError, RuntimeError, ValueError) as problem:  # the other trials go on
-        error = f"{type(problem).__name__}: {problem}"
+    except Exception as problem:  # whatever it was, the other trials go on
+        error = _told(problem)
         logger.warning("the trial %s failed: %s", varied, error)
-    value, epoch = _best(own / "history.csv", metric) if not error else (float("nan"), 0)
+    value, epoch = (math.nan, 0) if error else _best(own / "history.csv", metric)
+    if not error and math.isnan(value):
+        error = f"no validation gave a finite {metric}"
     write_json(record, {"settings": varied, "metric": metric, "value": value, "epoch": epoch, "error": error})
     return Trial(varied, own, value, epoch, error)
 
 
+def _told(problem: BaseException) -> str:
+    """What went wrong, without the errors that MONAI's configuration wraps around it."""
+    while isinstance(problem, RuntimeError) and problem.__cause__:
+        problem = problem.__cause__
+    return f"{type(problem).__name__}: {problem}"
+
+
 def _best(history: Path, metric: str) -> tuple[float, int]:
-    """The largest figure of a run and its epoch."""
+    """The largest figure of a run and its epoch; NaN and 0 where none is finite."""
     with history.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     figures = [(float(row[metric]), int(row["epoch"])) for row in rows if row.get(metric)]
     if not figures:
-        known = list(rows[0]) if rows else []
+        known = sorted({name for row in rows for name, value in row.items() if value})
         raise ValueError(f"{history} has no figure {metric!r}, only {known}: name one of them.")
-    return max(figures, key=lambda figure: figure[0])
+    finite = [figure for figure in figures if math.isfinite(figure[0])]
+    return max(finite, key=lambda figure: figure[0], default=(math.nan, 0))
 
 
 def _write(folder: Path, found: Sequence[Trial], asked: int, metric: str) -> None:
-    ranked = sorted(found, key=lambda trial: (trial.error != "", -trial.value))
+    ranked = _ranked(found)
     rows = [
         {**trial.settings, metric: trial.value, "epoch": trial.epoch, "error": trial.error, "folder": trial.folder.name}
         for trial in ranked
@@ -162,19 +180,10 @@ def _write(folder: Path, found: Sequence[Trial], asked: int, metric: str) -> Non
         folder / "metrics.json",
         {"metric": metric, "trials": len(found), "of": asked, "best": best._asdict(), "validation": rows},
     )
-    finished = [trial for trial in ranked if not trial.error]
-    if not finished:
+    if best.error:
         return
-    columns = [*best.settings, metric, "epoch", "error"]
-    cells = [[*map(str, trial.settings.values()), trial.value, trial.epoch, trial.error] for trial in ranked]
-    figure = sweep_figure([SweepRun(trial.settings, trial.value) for trial in found], measure=f"{metric} (validation)")
     page = AnswerPage(folder, "Settings tried")
-    picture = Picture(
-        figure,
-        "Every trial's best validation figure against each setting that varied.",
-        f"Best: {metric} {best.value:.3f} with {best.settings}.",
-    )
-    page.add([Section("Trials", (), [Table(columns, cells, "Trials, best first")], [picture])], "sweep")
+    page.add([_section(ranked, metric)], "sweep")
     page.write(
         [
             f"{len(found)} of {asked} trials, compared by {metric} on validation items. The test items were not looked "
@@ -182,3 +191,20 @@ def _write(folder: Path, found: Sequence[Trial], asked: int, metric: str) -> Non
             "The best of many trials is too good: on validation, some of its lead is luck.",
         ]
     )
+
+
+def _section(ranked: Sequence[Trial], metric: str) -> Section:
+    """The table, and where settings vary already, the picture."""
+    best = ranked[0]
+    columns = [*best.settings, metric, "epoch", "error"]
+    cells = [[*map(str, trial.settings.values()), trial.value, trial.epoch, trial.error] for trial in ranked]
+    table = Table(columns, cells, "Trials, best first")
+    runs = [SweepRun(trial.settings, trial.value) for trial in ranked]
+    if not varied_settings(runs):
+        return Section("Trials", (), [table])
+    picture = Picture(
+        sweep_figure(runs, measure=f"{metric} (validation)"),
+        "Every trial's best validation figure against each setting that varied.",
+        f"Best: {metric} {best.value:.3f} with {best.settings}.",
+    )
+    return Section("Trials", (), [table], [picture])

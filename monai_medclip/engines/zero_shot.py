@@ -80,15 +80,15 @@ def evaluate_zero_shot(
 
 def _directions(clip: CLIP, findings: Sequence[Any], tokenizer: Any) -> dict[str, Tensor]:
     """(F, E) for every rule that all findings have prompts for; the rules of names always are among them."""
-    found: dict[str, Tensor] = {}
-    for rule in PROMPT_RULES:
-        try:
-            found[rule] = prompt_directions(clip, findings, tokenizer, rule).cpu()
-        except ValueError as error:
-            if rule in ("name", "name_pair"):
-                raise
-            logger.info("Prompt rule '%s' is left out: %s", rule, error)
-    return found
+    known = as_findings(findings)
+    without = {"positive": [one.name for one in known if not one.positive]}
+    without["positive_minus_normal"] = without["positive"]
+    without["positive_minus_negative"] = [one.name for one in known if not (one.positive and one.negative)]
+    for rule, lacking in without.items():
+        if lacking:
+            logger.info("Prompt rule '%s' is left out: %s have no prompts for it.", rule, lacking)
+    rules = [rule for rule in PROMPT_RULES if not without.get(rule)]
+    return {rule: prompt_directions(clip, known, tokenizer, rule).cpu() for rule in rules}
 
 
 def _logits(clip: CLIP, items: Embeddings, directions: Tensor, rule: str) -> Tensor:

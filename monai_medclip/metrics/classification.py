@@ -25,6 +25,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 FIGURES = ("auc", "average_precision", *THRESHOLDED)
+SWEPT = 2**20  # drawn items held at once, which bounds memory: 8 MB per array
 
 
 class Interval(NamedTuple):
@@ -283,13 +284,19 @@ def resampled_figures(scores: Array, truth: Array, counts: Array) -> Array:
     sklearn's figures with ``sample_weight``, for all resamples in one sweep down the sorted scores.
     """
     known = ~np.isnan(truth)
-    order = np.argsort(-scores[known], kind="stable")
-    ends = np.flatnonzero(np.diff(scores[known][order], append=-np.inf))  # last item of each tied score
-    weights, positive = counts[:, known][:, order], truth[known][order]
+    order = np.flatnonzero(known)[np.argsort(-scores[known], kind="stable")]
+    if not len(order) or not len(counts):
+        return np.full((2, len(counts)), np.nan)
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # last item of each tied score
+    at_once = max(1, SWEPT // len(order))
+    parts = [counts[first : first + at_once, order] for first in range(0, len(counts), at_once)]
+    return np.concatenate([_swept(part, truth[order], ends) for part in parts], axis=1)
+
+
+def _swept(weights: Array, positive: Array, ends: NDArray[np.intp]) -> Array:
+    """AUC and average precision (2, R) of items in descending order, drawn ``weights`` (R, N) times."""
     hits = np.cumsum(weights * positive, axis=1)[:, ends]  # (R, scores)
     alarms = np.cumsum(weights * (1 - positive), axis=1)[:, ends]
-    if not hits.size:
-        return np.full((2, len(counts)), np.nan)
     new_hits, new_alarms = np.diff(hits, axis=1, prepend=0), np.diff(alarms, axis=1, prepend=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         auc = (new_alarms * (hits - new_hits / 2)).sum(1) / (hits[:, -1] * alarms[:, -1])

@@ -72,7 +72,8 @@ def named_encoder(
             any other name is timm's.
         image_size: rows and columns, or one number for both.
         pretrained: ImageNet weights (a download, once).
-        spatial_dims: 2; 3 for volumes, which MONAI's ``densenet121`` and ``resnet50`` read, without ImageNet weights.
+        spatial_dims: 2; 3 for volumes, which ``"small"`` and MONAI's ``densenet121``, ``resnet50`` and ``vit`` read,
+            without ImageNet weights.
 
     Raises:
         ValueError: weights that do not exist.
@@ -80,6 +81,8 @@ def named_encoder(
     if spatial_dims == 3:
         if pretrained:
             raise ValueError(f"there are no ImageNet weights for volumes: {architecture!r} with pretrained=False.")
+        if architecture == "small":
+            return SmallViT(image_size, spatial_dims=3)
         return MonaiImageEncoder(architecture, image_size=image_size, spatial_dims=3)
     if architecture == "small":
         if pretrained:

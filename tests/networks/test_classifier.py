@@ -89,3 +89,52 @@ def test_image_probe_is_its_head_on_the_unit_embedding() -> None:
     classifier, image = image_probe(clip), torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(classifier(image), classifier.head(clip.encode_image(image)))
     assert classifier.context_keys == ()
+
+
+def pooled_probe(clip: CLIP) -> Classifier:
+    return ProbeClassifier(clip, nn.Linear(64, 3), FINDINGS, space="pooled")
+
+
+def pooled_multimodal_probe(clip: CLIP) -> Classifier:
+    return ProbeClassifier(clip, nn.Linear(64 + 16, 3), FINDINGS, space="pooled", with_text=True)
+
+
+@pytest.mark.parametrize("kind", [pooled_probe, pooled_multimodal_probe])
+def test_pooled_probe_scores_features_as_the_whole_classifier(kind: Callable[[CLIP], Classifier]) -> None:
+    classifier = kind(tiny_clip().eval())
+    image, context = torch.rand(2, 1, 32, 32), context_of(classifier)
+    assert isinstance(classifier, Classifier)
+    features = classifier.image_encoder(image)
+    torch.testing.assert_close(classifier.score_features(features, **context), classifier(image, **context))
+
+
+def test_pooled_probe_is_its_head_on_the_encoders_own_features_at_unit_length() -> None:
+    clip = tiny_clip().eval()
+    classifier, image = pooled_probe(clip), torch.rand(2, 1, 32, 32)
+    features = clip.image_encoder(image)
+    expected = classifier.head(features / features.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(classifier(image), expected)
+    with torch.no_grad():
+        clip.image_projection.weight.neg_()
+    torch.testing.assert_close(classifier(image), expected)  # no projection comes between
+
+
+def test_pooled_multimodal_probe_reads_the_report_after_the_image() -> None:
+    clip = tiny_clip().eval()
+    classifier, image, tokens = pooled_multimodal_probe(clip), torch.rand(2, 1, 32, 32), tokenize(REPORTS)
+    features = clip.image_encoder(image)
+    both = torch.cat([features / features.norm(dim=1, keepdim=True), clip.encode_text(*tokens)], dim=1)
+    torch.testing.assert_close(classifier(image, **tokens._asdict()), classifier.head(both))
+
+
+@pytest.mark.parametrize(
+    ("options", "width"),
+    [({}, 16), ({"with_text": True}, 32), ({"space": "pooled"}, 64), ({"space": "pooled", "with_text": True}, 80)],
+)
+def test_width_is_what_the_head_takes(options: dict, width: int) -> None:
+    assert ProbeClassifier(tiny_clip(), nn.Identity(), FINDINGS, **options).width == width
+
+
+def test_an_unknown_space_is_refused() -> None:
+    with pytest.raises(ValueError, match="space='tokens': choose 'embedding'"):
+        ProbeClassifier(tiny_clip(), nn.Identity(), FINDINGS, space="tokens")

@@ -42,6 +42,7 @@ def fit_logistic(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     class_weight: str | None = None,
+    scale_by: ArrayLike | None = None,
     seed: int = 0,
 ) -> LogisticFit:
     """Fits each finding by itself; the strength with the best mean AUC over folds of patients is taken.
@@ -55,6 +56,8 @@ def fit_logistic(
             with both classes are too entangled for any fold to hold both.
         folds: of the cross-validation; fewer where a class has fewer patients.
         class_weight: ``"balanced"`` or None, as scikit-learn's.
+        scale_by: (M, D) features, whose labels nobody needs, to standardize by: a few items' own deviations mean
+            nothing. None: the items that are fitted on.
         seed: of the folds.
 
     Raises:
@@ -71,8 +74,10 @@ def fit_logistic(
     patients = np.arange(len(table)) if groups is None else np.asarray(groups)
     if len(patients) != len(table):
         raise ValueError(f"groups has {len(patients)} entries for {len(table)} items: give one patient per item.")
+    scaler = None if scale_by is None else StandardScaler().fit(np.asarray(scale_by, np.float64))
     fits = [
-        _fit(table, truth[:, f], patients, name, strengths, folds, class_weight, seed) for f, name in enumerate(names)
+        _fit(table, truth[:, f], patients, name, strengths, folds, class_weight, scaler, seed)
+        for f, name in enumerate(names)
     ]
     weight, bias, strength = zip(*fits, strict=True)
     return LogisticFit(tuple(names), np.stack(weight), np.array(bias), tuple(strength))
@@ -86,6 +91,7 @@ def _fit(
     strengths: Sequence[float],
     folds: int,
     class_weight: str | None,
+    scaler: StandardScaler | None,
     seed: int,
 ) -> tuple[Array, float, float]:
     known = ~np.isnan(truth)
@@ -100,7 +106,7 @@ def _fit(
             f"with {fewest} patients in the smaller class: a probe needs at least {needed} patients of each. Add "
             "cases, or leave the finding out."
         )
-    scaler = StandardScaler().fit(x)
+    scaler = StandardScaler().fit(x) if scaler is None else scaler
     scaled = scaler.transform(x)
     line = LogisticRegression(class_weight=class_weight, max_iter=1000, warm_start=True)
     parts = _folds(y, groups, min(folds, fewest), seed) if len(strengths) > 1 else []

@@ -1,7 +1,7 @@
 """Engines: training that resumes exactly, embedding extraction, evaluation, and the record of what was done."""
 
 from .answer_page import AnswerPage, audit_sections, judged_sections
-from .ask_probe import Comparison, ProbeAnswer, ask_probe
+from .ask_probe import ProbeAnswer, ask_probe
 from .ask_retrieval import RetrievalAnswer, ask_retrieval
 from .ask_zero_shot import ZeroShotAnswer, ask_zero_shot
 from .auditing import AUDITS, Auditor, audit_clip
@@ -28,6 +28,7 @@ from .progress import ProgressBar
 from .required import RequiredFigure, required_figures
 from .run_record import RunRecord, data_hashes, write_run_record
 from .schedules import SCHEDULES, LrSchedule
+from .score_comparison import Comparison, FineTuned, compare_scores, read_fine_tuned
 from .seeding import EpochSeeder, epoch_seed
 from .summary import FigureSummary, RunsSummary, summarize_runs
 from .sweep import Trial, combinations, sweep
@@ -54,6 +55,7 @@ __all__ = [
     "EpochSeeder",
     "Evaluation",
     "FigureSummary",
+    "FineTuned",
     "FittedProbe",
     "Gallery",
     "GradientClipping",
@@ -92,6 +94,7 @@ __all__ = [
     "class_logits",
     "class_numbers",
     "combinations",
+    "compare_scores",
     "cosine_with_warmup",
     "data_hashes",
     "embed",
@@ -107,6 +110,7 @@ __all__ = [
     "judge_moment",
     "judged_sections",
     "probe_features",
+    "read_fine_tuned",
     "required_figures",
     "score_rows",
     "summarize_runs",

@@ -91,6 +91,10 @@ class AnswerPage:
         Args:
             summary: its first paragraphs.
         """
+        drawn = sum(len(section.pictures) for section in self.sections)
+        for path in (self.folder / "pictures").glob("[0-9][0-9]_*.png"):  # of an earlier run that drew more
+            if int(path.name[:2]) > drawn:
+                path.unlink()
         terms = terms_in(self.sections, summary)
         sections = [*self.sections, *([glossary(terms)] if terms else [])]
         return write_whole(

@@ -13,37 +13,24 @@ import numpy as np
 
 from ..audits import AuditResult, holds_answer, judge_shortcuts
 from ..data import subgroup_values
-from ..metrics import AUCDifference, ClassificationReport, classification, delong, holm
+from ..metrics import ClassificationReport, classification
 from ..networks import save_probe
 from ..outputs import TokenBatch
-from ..writers import FewShot, IntervalRow, Picture, Section, Table, few_shot_figure, figure_text, interval_figure
-from .answer_page import AnswerPage, audit_sections, figure_columns, judged_sections, macro_row
+from ..writers import FewShot
+from .answer_page import AnswerPage, audit_sections, judged_sections
 from .auditing import Auditor, log_audits
 from .embedding import Embeddings
 from .embedding_store import EmbeddingStore, MissingTextError
 from .files import write_csv, write_json
 from .judging import Judged, check_findings, judge, score_rows
 from .probe import SHOTS, FittedProbe, ProbeInput, few_shot, fit_probe
+from .probe_page import comparison_section, few_section, overview_section, probe_summary
+from .score_comparison import Comparison, compare_scores, read_fine_tuned
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
-__all__ = ["Comparison", "ProbeAnswer", "ask_probe"]
+__all__ = ["ProbeAnswer", "ask_probe"]
 
 logger = logging.getLogger(__name__)
-
-
-class Comparison(NamedTuple):
-    """Whether two sets of scores differ in one finding's AUC on the same test items."""
-
-    finding: str
-    first: str
-    second: str
-    difference: AUCDifference  # first minus second
-    adjusted_p_value: float  # by Holm, over all comparisons of the run
-
-    def as_dict(self) -> dict[str, Any]:
-        """Flat."""
-        names = {"finding": self.finding, "first": self.first, "second": self.second}
-        return {**names, **self.difference._asdict(), "adjusted_p_value": self.adjusted_p_value}
 
 
 class ProbeAnswer(NamedTuple):
@@ -118,21 +105,25 @@ def ask_probe(
     }
     leaky = {one.name: _leaky(store, one.input) for one in probes}
     asked = _zero_shot(store, prompts, tokenizer, bootstrap)
-    rivals = {name: _fine_tuned(Path(path), names, test, bootstrap) for name, path in (fine_tuned or {}).items()}
-    comparisons = _comparisons(probes, names, test, asked)
-    few = few_shot(store, names, shots=shots, draws=draws, seed=seed)
-    main = probes[0]
+    trained = {
+        name: read_fine_tuned(Path(path), names, test, bootstrap=bootstrap) for name, path in (fine_tuned or {}).items()
+    }
+    main, rivals = probes[0], {name: one.report for name, one in trained.items()}
+    others = {one.name: one.test_logits for one in probes[1:]} | {name: one.logits for name, one in trained.items()}
+    others |= {"zero-shot": asked.logits.double().numpy()} if asked else {}
+    comparisons = compare_scores(names, test, main.name, main.test_logits, others)
+    few = few_shot(store, names, shots=shots, draws=draws, bootstrap=bootstrap, seed=seed)
     found = auditor(audits, model_reads=_read(probes)) if auditor else {}
     if "shortcuts" in found:
         found["shortcuts"] = judge_shortcuts(found["shortcuts"], judged[main.name].report)
     beside = {"zero-shot": asked.report} if asked else {}
     page = AnswerPage(folder, "Probes: what the embeddings hold")
-    page.add([_overview(judged, leaky, {**beside, **rivals}, absent)], "overview")
+    page.add([overview_section(judged, leaky, {**beside, **rivals}, absent)], "overview")
     page.add(
         judged_sections(judged[main.name], test, what=f"probe of {main.name}", rivals={**beside, **rivals}), "probe"
     )
-    page.add([_few_section(few, asked)], "few_shot")
-    page.add([_comparison_section(comparisons)], "comparison")
+    page.add([few_section(few, asked)], "few_shot")
+    page.add([comparison_section(comparisons)], "comparison")
     page.add(audit_sections(found), "audit")
     metrics = {
         "items": {split: len(items) for split, items in store.items.items()},
@@ -146,7 +137,7 @@ def ask_probe(
         "comparisons": [one.as_dict() for one in comparisons],
         "audits": {name: one.as_dict() for name, one in found.items()},
     }
-    summary = _summary(judged, leaky, asked, absent)
+    summary = probe_summary(judged, leaky, asked, absent)
     answer = ProbeAnswer(
         judged,
         few,
@@ -219,27 +210,6 @@ def _fine_tuned(folder: Path, names: Sequence[str], test: Embeddings, bootstrap:
     return classification(logits, test.label.numpy(), names, groups=groups, threshold=cuts, bootstrap=bootstrap)
 
 
-def _comparisons(
-    probes: Sequence[FittedProbe], names: Sequence[str], test: Embeddings, asked: ZeroShot | None
-) -> tuple[Comparison, ...]:
-    """Every other set of scores against the first probe, per finding, with DeLong's test."""
-    first, patients, label = probes[0], np.array(test.patients), test.label.numpy()
-    others = {one.name: one.test_logits for one in probes[1:]}
-    if asked:
-        others["zero-shot"] = asked.logits.double().numpy()
-    found = []
-    for f, name in enumerate(names):
-        for other, logits in others.items():
-            try:
-                difference = delong(logits[:, f], first.test_logits[:, f], label[:, f], groups=patients)
-            except ValueError as error:
-                logger.info("%s: '%s' and '%s' cannot be compared: %s", name, other, first.name, error)
-                continue
-            found.append(Comparison(name, other, first.name, difference, difference.p_value))
-    adjusted = holm([one.difference.p_value for one in found])
-    return tuple(one._replace(adjusted_p_value=float(p)) for one, p in zip(found, adjusted, strict=True))
-
-
 def _saved(store: EmbeddingStore, probes: Sequence[FittedProbe], names: Sequence[str], folder: Path) -> dict[str, Path]:
     files = {}
     for one in probes:
@@ -259,96 +229,3 @@ def _rows(
         for row, logits in zip(rows, one.test_logits, strict=True):
             row |= {f"{name} logit ({one.name})": float(value) for name, value in zip(names, logits, strict=True)}
     return rows
-
-
-def _overview(
-    judged: Mapping[str, Judged],
-    leaky: Mapping[str, bool],
-    beside: Mapping[str, ClassificationReport],
-    absent: Mapping[str, str],
-) -> Section:
-    reports = {name: one.report for name, one in judged.items()} | dict(beside)
-    rows = [[*macro_row(name, report), "leaky" if leaky.get(name) else ""] for name, report in reports.items()]
-    bars = [
-        IntervalRow("", f"{name} (leaky)" if leaky.get(name) else name, report.macro_auc, report.macro_auc_interval)
-        for name, report in reports.items()
-    ]
-    said = [
-        "Each row is a small classifier trained on embeddings that stayed as they were, named by what it read and its "
-        "head; the strength of the logistic ones was chosen by cross-validation over training patients.",
-        "Leaky: it reads findings or impression, where the radiologist has written the answer down.",
-        *(f"Left out: {name}. {reason}" for name, reason in absent.items()),
-    ]
-    picture = Picture(
-        interval_figure(bars, measure="macro AUC"),
-        "Mean AUC over the findings with 95 % interval.",
-        "; ".join(f"{row.name}: {figure_text(row.value, row.interval)}" for row in bars),
-    )
-    table = Table([*figure_columns("probe"), "remark"], rows, "Means over the findings, on the test images")
-    return Section("By what the probe reads", said, [table], [picture])
-
-
-def _few_section(few: Mapping[str, tuple[FewShot, ...]], asked: ZeroShot | None) -> Section:
-    rows = [
-        [
-            name,
-            "all" if one.cases is None else one.cases,
-            float(np.mean(one.values)),
-            float(np.std(one.values, ddof=1)) if len(one.values) > 1 else None,
-            len(one.values),
-        ]
-        for name, curve in few.items()
-        for one in curve
-    ]
-    table = Table(["finding", "patients per class", "mean AUC", "spread over draws", "draws"], rows, "Few-shot")
-    pictures = []
-    if few:
-        macro = asked.report if asked else None
-        figure = few_shot_figure(
-            few,
-            zero_shot=macro.macro_auc if macro else None,
-            zero_shot_interval=macro.macro_auc_interval if macro else None,
-            measure="AUC",
-        )
-        told = "AUC on test images against the number of training patients per class; the band is the spread of draws."
-        pictures.append(Picture(figure, told, "Few-shot curves; the figures are in the table."))
-    said = ["Logistic probes of the image on few training patients of each class, drawn anew several times."]
-    return Section("With few labeled cases", said, [table], pictures)
-
-
-def _comparison_section(comparisons: Sequence[Comparison]) -> Section:
-    rows = [
-        [
-            one.finding,
-            one.first,
-            one.second,
-            figure_text(one.difference.difference, one.difference.interval),
-            one.difference.p_value,
-            one.adjusted_p_value,
-        ]
-        for one in comparisons
-    ]
-    heads = ["finding", "scores", "minus those of", "AUC difference", "p", "p, corrected"]
-    said = ["DeLong's test on the same test images, with patients as clusters; p values corrected by Holm."]
-    return Section("Differences", said, [Table(heads, rows, "AUC differences")] if rows else [])
-
-
-def _summary(
-    judged: Mapping[str, Judged], leaky: Mapping[str, bool], asked: ZeroShot | None, absent: Mapping[str, str]
-) -> list[str]:
-    parts = [
-        f"{name} {figure_text(one.report.macro_auc, one.report.macro_auc_interval)}{' (leaky)' if leaky[name] else ''}"
-        for name, one in judged.items()
-    ]
-    lines = [f"Mean AUC of probes on the test images (0.5 is chance): {'; '.join(parts)}."]
-    if asked:
-        figure = figure_text(asked.report.macro_auc, asked.report.macro_auc_interval)
-        lines.append(f"Zero-shot, without any label: {figure}.")
-    if any(leaky.values()):
-        lines.append(
-            "A leaky probe reads findings or impression, where the radiologist has written the answer down: its figure "
-            "says nothing about images."
-        )
-    if absent:
-        lines.append(f"Left out, since no report has such a section: {', '.join(absent)}.")
-    return lines

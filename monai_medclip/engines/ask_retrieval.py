@@ -111,6 +111,7 @@ def ask_retrieval(
     drafts = {
         test.ids[n]: draft_report(test.image[n], searchable.sentences, exclude_patients={test.patients[n]})
         for n in shown
+        if len(searchable.sentences)  # reports of indications alone hold none
     }
     found = auditor(audits) if auditor else {}
     folder = Path(output_dir)

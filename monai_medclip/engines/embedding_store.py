@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.data import DataLoader
 from monai.networks.utils import eval_mode
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Subset
 from tqdm import tqdm
@@ -25,8 +25,9 @@ from ..transforms import CheckedDataset, bad_input_cause, collate_reports
 from .autocast import AutocastInferer
 from .embedding import Embeddings, check_finite
 from .files import atomic_write, write_json
+from .stored_embeddings import file_states, index_record, opened_index, weights_digest
 
-__all__ = ["SPACES", "EmbeddingStore", "MissingTextError", "opened_index"]
+__all__ = ["SPACES", "EmbeddingStore", "MissingTextError"]
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +238,9 @@ class EmbeddingStore:
         if not self.items.get(split):
             self.dataset(split)  # says what is wrong
         facts = [[str(item.get(key, "")) for key in (*FACTS, self.image_key)] for item in self.items[split]]
-        digest = hashlib.sha256(json.dumps([self.model, facts, _states(self.items[split], self.image_key)]).encode())
+        digest = hashlib.sha256(
+            json.dumps([self.model, facts, file_states(self.items[split], self.image_key)]).encode()
+        )
         folder = self.folder / f"{split}-{digest.hexdigest()[:12]}"
         image, text = self._opened(folder)
         begun = min(len(image), len(text))
@@ -264,7 +267,7 @@ class EmbeddingStore:
         start = min(len(image), len(text))
         with eval_mode(self.clip):  # no gradients either
             for pictures, items in self._blocks(dataset, start, split):
-                rows = [_record(item, raw) for item in items]
+                rows = [index_record(item, raw) for item in items]
                 words = self._encode_texts(items)
                 check_finite(pictures, words, [row["id"] for row in rows])
                 # A killed run may have written a block's images and not its reports.
@@ -345,44 +348,3 @@ class EmbeddingStore:
             ids,
             tuple(record["patient_id"] for record in records),
         )
-
-
-def opened_index(folder: Path, width: int, model: str) -> EmbeddingIndex:
-    """The index of a folder, or an empty one where there is none, or only what a run that was killed has left."""
-    if (folder / "index.json").is_file():
-        return EmbeddingIndex(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    return EmbeddingIndex.create(folder, width, model=model)
-
-
-def weights_digest(network: nn.Module, *settings: str) -> str:
-    """What identifies a network: its class, all its numbers and some settings, as 16 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps([type(network).__name__, *settings]).encode())
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _record(item: Item, raw: Mapping[str, Item]) -> dict[str, Any]:
-    """What stands beside an embedding in the index: who it is, and the report as it was written."""
-    own = raw[str(item["id"])]
-    return {
-        "id": str(own["id"]),
-        "patient_id": str(own.get("patient_id", own["id"])),
-        "study_id": str(own.get("study_id", "")),
-        "view": str(own.get("view", "")),
-        "image": str(own.get("image", "")),
-        "labels": list(own.get("labels", ())),
-        "text": str(own.get("text", "")),
-        "positives": int(item["positives"]),
-    }
-
-
-def _states(items: Sequence[Item], key: str) -> list[list[int]]:
-    """Size and time of change of every file, so that a changed image is embedded again."""
-    states = []
-    for item in items:
-        path = Path(str(item.get(key, "")))
-        states.append([path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [])
-    return states

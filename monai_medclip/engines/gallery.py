@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..index import EmbeddingIndex, sentence_records
-from .embedding_store import SAME, EmbeddingStore, opened_index
+from .embedding_store import SAME, EmbeddingStore
+from .stored_embeddings import opened_index
 
 __all__ = ["Gallery", "build_gallery"]
 

@@ -16,6 +16,7 @@ from ..metrics import (
     calibration,
     classification,
     fit_temperature,
+    holm,
     subgroups,
     youden_threshold,
 )
@@ -102,7 +103,18 @@ def judge(
         for f, name in enumerate(names)
         if covariates and bootstrap
     }
-    return Judged(tuple(names), asked, expit(asked / temperature), report, calibrated, rows)
+    return Judged(tuple(names), asked, expit(asked / temperature), report, calibrated, _corrected(rows))
+
+
+def _corrected(rows: Mapping[str, tuple[Subgroup, ...]]) -> dict[str, tuple[Subgroup, ...]]:
+    """Subgroups with p values corrected over all findings: `subgroups` knows of one."""
+    adjusted = iter(holm([row.p_value for found in rows.values() for row in found if np.isfinite(row.p_value)]))
+    return {
+        name: tuple(
+            row._replace(adjusted_p_value=float(next(adjusted))) if np.isfinite(row.p_value) else row for row in found
+        )
+        for name, found in rows.items()
+    }
 
 
 def check_findings(names: Sequence[str], items: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

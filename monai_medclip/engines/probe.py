@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 from ..audits import STRENGTHS, fit_logistic
+from ..metrics.classification import (
+    column_means,
+    patient_numbers,
+    patient_resamples,
+    percentile_interval,
+    resampled_figures,
+)
 from ..networks import PROBE_HEADS, MLPHead, ProbeClassifier
 from ..writers import FewShot
 from .embedding_store import EmbeddingStore
@@ -176,19 +184,21 @@ def few_shot(
     *,
     shots: Sequence[int] = SHOTS,
     draws: int = 10,
+    bootstrap: int = 0,
     seed: int = 0,
 ) -> dict[str, tuple[FewShot, ...]]:
     """AUC on the test images of logistic probes of the image, fitted on few training patients of each class.
 
-    Nothing is chosen: the strength is scikit-learn's C = 1, as there are no cases to choose it with. For all patients
-    it is chosen by cross-validation.
+    Nothing is chosen: the strength is scikit-learn's C = 1, as there are no cases to choose it with, and features are
+    standardized by all training images, which needs no label. For all patients cross-validation chooses the strength.
 
     Args:
         store: embeddings of ``train`` and ``test``.
         findings: F names.
         shots: patients per class; numbers that a finding does not have are left out.
         draws: random draws of each number.
-        seed: of the draws and the folds.
+        bootstrap: resamples of test patients for the 95 % interval of the mean over draws; 0 gives none.
+        seed: of the draws, the folds and the resamples.
 
     Returns:
         Finding -> one entry per number of cases, the last one (None) of all; findings that the test items lack a class
@@ -196,6 +206,8 @@ def few_shot(
     """
     generator = np.random.default_rng(seed)
     label, patients = store["train"].label.numpy(), np.array(store["train"].patients)
+    numbers = patient_numbers(store["test"].patients, len(store["test"].ids))
+    counts = patient_resamples(numbers, bootstrap, seed)  # (R, N)
     found = {}
     for f, name in enumerate(findings):
         if not {0.0, 1.0} <= set(store["test"].label[:, f].tolist()):
@@ -203,22 +215,31 @@ def few_shot(
         curve = []
         for number in shots:
             drawn = [_drawn(label[:, f], patients, number, generator) for _ in range(draws)]
-            aucs = [_auc(store, f, name, rows, (1.0,), seed) for rows in drawn if rows is not None]
-            curve += [FewShot(number, aucs)] if aucs else []
+            scores = [_scores(store, f, name, rows, (1.0,), seed) for rows in drawn if rows is not None]
+            curve += [_few(store, f, number, scores, counts)] if scores else []
         everyone = np.flatnonzero(~np.isnan(label[:, f]))
-        found[name] = (*curve, FewShot(None, [_auc(store, f, name, everyone, STRENGTHS, seed)]))
+        curve.append(_few(store, f, None, [_scores(store, f, name, everyone, STRENGTHS, seed)], counts))
+        found[name] = tuple(curve)
     return found
 
 
-def _auc(
+def _scores(
     store: EmbeddingStore, f: int, name: str, rows: NDArray[np.int_], strengths: Sequence[float], seed: int
-) -> float:
-    """AUC on test of a probe of one finding that was fitted on some training rows."""
-    train, test = store["train"], store["test"]
-    image, truth = train.image.numpy()[rows], train.label.numpy()[rows, f : f + 1]
-    fit = fit_logistic(image, truth, [name], groups=np.array(train.patients)[rows], strengths=strengths, seed=seed)
-    known = ~test.label[:, f].isnan().numpy()
-    return float(roc_auc_score(test.label[:, f].numpy()[known], fit.scores(test.image.numpy()[known])[:, 0]))
+) -> Array:
+    """Scores (N,) of the test items by a probe of one finding that was fitted on some training rows."""
+    train = store["train"]
+    image, truth, patients = train.image.numpy(), train.label.numpy()[rows, f : f + 1], np.array(train.patients)[rows]
+    fit = fit_logistic(image[rows], truth, [name], groups=patients, strengths=strengths, scale_by=image, seed=seed)
+    return fit.scores(store["test"].image.numpy())[:, 0]
+
+
+def _few(store: EmbeddingStore, f: int, number: int | None, scores: Sequence[Array], counts: Array) -> FewShot:
+    """AUC of every draw, and the interval of their mean over resampled test patients."""
+    truth = store["test"].label[:, f].double().numpy()
+    known = ~np.isnan(truth)
+    aucs = [float(roc_auc_score(truth[known], one[known])) for one in scores]
+    means = column_means(np.array([resampled_figures(one, truth, counts)[0] for one in scores]))
+    return FewShot(number, aucs, percentile_interval(means))
 
 
 def _drawn(
@@ -238,7 +259,7 @@ def _drawn(
 
 
 def _as_linear(weight: Array, bias: Array) -> nn.Linear:
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head = skip_init(nn.Linear, weight.shape[1], weight.shape[0])  # draws nothing from the global generator
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))

@@ -203,7 +203,7 @@ def _section(ranked: Sequence[Trial], metric: str) -> Section:
     if not varied_settings(runs):
         return Section("Trials", (), [table])
     picture = Picture(
-        sweep_figure(runs, measure=f"{metric} (validation)"),
+        sweep_figure(runs, measure=f"{metric}\n(validation)"),
         "Every trial's best validation figure against each setting that varied.",
         f"Best: {metric} {best.value:.3f} with {best.settings}.",
     )

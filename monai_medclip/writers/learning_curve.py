@@ -21,6 +21,7 @@ class FewShot(NamedTuple):
 
     cases: int | None  # per class; None: all
     values: Sequence[float]  # one per repeat, such as the macro AUC; NaN is left out
+    interval: tuple[float, float] | None = None  # 95 %, of their mean, over test patients
 
 
 def few_shot_figure(

@@ -121,3 +121,13 @@ def test_what_does_not_fit_is_named() -> None:
     features[3, 0] = np.inf
     with pytest.raises(ValueError, match="features of 1 of 8 items hold NaN or infinity"):
         fit_logistic(features, labels, NAMES)
+
+
+def test_features_may_be_standardized_by_items_that_nobody_has_labeled() -> None:
+    generator = np.random.default_rng(4)
+    everyone = generator.normal(size=(200, 3)) * [1.0, 10.0, 0.1] + 5
+    few, labels = everyone[:4], np.array([[1.0], [0.0], [1.0], [0.0]])
+    found = fit_logistic(few, labels, ["nodule"], strengths=[1.0], scale_by=everyone)
+    scaled = (few - everyone.mean(axis=0)) / everyone.std(axis=0)
+    line = LogisticRegression(max_iter=1000).fit(scaled, labels[:, 0])
+    assert found.scores(few)[:, 0] == pytest.approx(line.decision_function(scaled), abs=1e-6)

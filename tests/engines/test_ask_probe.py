@@ -90,9 +90,11 @@ def test_figures_are_those_of_the_functions_themselves(
         assert written["nodule C"] == probe.settings["nodule C"]
     asked_in_words = evaluate_zero_shot(asked.clip, asked["val"], asked["test"], FINDINGS, tokenizer, bootstrap=20)
     assert metrics["zero_shot"]["macro_auc"] == asked_in_words.report.macro_auc
-    curves = few_shot(asked, NAMES, shots=(1, 3), draws=2)
+    curves = few_shot(asked, NAMES, shots=(1, 3), draws=2, bootstrap=20)
     assert answer.few == curves
-    assert metrics["few_shot"]["mass"][-1] == {"cases": None, "values": list(curves["mass"][-1].values)}
+    everyone = curves["mass"][-1]
+    expected_entry = {"cases": None, "values": list(everyone.values), "interval": list(everyone.interval)}
+    assert metrics["few_shot"]["mass"][-1] == expected_entry
     assert set(answer.judged["image, logistic"].by_subgroup["nodule"][0].value) <= {"P", "A"}  # the main one only
     assert answer.judged["image+text, logistic"].by_subgroup == {}
 
@@ -160,7 +162,12 @@ def test_differences_are_delongs_corrected_over_all_of_them(asked: EmbeddingStor
     probes = {name: fit_probe(asked, NAMES, ProbeInput.named(name)).test_logits for name in INPUTS[:4]}
     test, expected = asked["test"], []
     zero_shot = evaluate_zero_shot(asked.clip, asked["val"], test, FINDINGS, tokenizer, bootstrap=0).logits.numpy()
-    others = {**{f"{n}, logistic": v for n, v in probes.items() if n != "image"}, "zero-shot": zero_shot}
+    right = 2 * test.label.numpy() - 1  # the fine-tuned classifier's
+    others = {
+        **{f"{n}, logistic": v for n, v in probes.items() if n != "image"},
+        "ResNet": right,
+        "zero-shot": zero_shot,
+    }
     for f, finding in enumerate(NAMES):
         for name, logits in others.items():
             labels, groups = test.label[:, f].numpy(), np.array(test.patients)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from monai_medclip.audits import STRENGTHS, fit_logistic
 from monai_medclip.engines import Embeddings, EmbeddingStore, ProbeInput, few_shot, fit_mlp, fit_probe, probe_features
 from monai_medclip.engines.probe import SHOTS, _drawn
+from monai_medclip.metrics import classification
 from monai_medclip.networks import load_probe, save_probe
 from monai_medclip.transforms import collate_reports
 
@@ -165,6 +166,18 @@ def test_few_shot_curves_end_with_all_and_leave_out_what_is_not_there(asked: Emb
         (everyone,) = curves[name][-1].values
         assert everyone == pytest.approx(_auc(probe.test_logits[:, f], asked["test"], f), abs=1e-6)
     assert few_shot(asked, NAMES, shots=(1,), draws=3) == few_shot(asked, NAMES, shots=(1,), draws=3)
+
+
+def test_few_shot_intervals_are_those_of_the_mean_over_draws(asked: EmbeddingStore) -> None:
+    (few, everyone) = few_shot(asked, NAMES, shots=(5,), draws=3, bootstrap=200)["nodule"]
+    assert few.interval is not None
+    assert few.interval[0] <= np.mean(few.values) <= few.interval[1]
+    probe = fit_probe(asked, NAMES, IMAGE)
+    test = asked["test"]
+    alone = classification(
+        probe.test_logits[:, :1], test.label.numpy()[:, :1], ["nodule"], groups=np.array(test.patients), bootstrap=200
+    )
+    assert everyone.interval == pytest.approx(alone.findings[0].auc_interval)
 
 
 def test_few_shot_leaves_out_a_finding_that_the_test_items_lack_a_class_of(

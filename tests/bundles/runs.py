@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,37 @@ BUNDLE = Path(__file__).parents[2] / "bundles" / "medclip"
 CONFIGS = BUNDLE / "configs"
 TASKS = ("train", "evaluate", "inference", "explain", "zero_shot", "probe", "retrieve", "audit")
 OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
-NO_OVERLAYS = {*TASKS, "metadata", "mlflow", "comparison", "pretrained", "fine_tuned", "sweep"}
+APART = {
+    "comparison": "explain",
+    "fine_tuned": "train",
+    "frozen_encoder": "probe",
+    "pretrained": "evaluate",
+    "probe_classifier": "explain",
+}
+"""Overlays that change the network and go with any data, each with a task that it is for."""
+NO_OVERLAYS = {*TASKS, *APART, "metadata", "mlflow", "sweep"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
 """Overlays on manifest.json for a part of the shared data."""
 
 TINY = {"batch_size": 4, "threads": 1, "device": "cpu"}
 TINY_PHANTOM: dict[str, Any] = {**TINY, "patients": 40, "phantom_splits": {"train": 20, "val": 10, "test": 10}}
+
+
+def own_data(overlay: str, fixture: Callable[[str], Any]) -> dict[str, Any]:
+    """Options that put an overlay on the data and checkpoints that fixtures have made."""
+    own: dict[str, dict[str, str]] = {
+        "iu_xray": {"dataset_dir": "iu_xray", "image_model": "image_model", "text_model": "text_model"},
+        "dermoscopy": {"manifest": "captions", "clip_model": "clip_model"},
+        "precomputed": {"manifest": "features", "text_model": "text_model"},
+        "manifest": {"manifest": "own_manifest"},
+    }
+    chosen: dict[str, Any] = {key: str(fixture(name)) for key, name in own[overlay].items()}
+    chosen |= {
+        "dermoscopy": {"clip_weights": None},
+        "precomputed": {"feature_width": 16, "findings": ["nodule"]},
+        "manifest": {"findings": ["nodule"], "image_encoder__image_size": 32, "on_error": "skip"},
+    }.get(overlay, {})
+    return {**TINY, **chosen}
 
 
 def files(task: str, overlay: str | None = None) -> list[str]:

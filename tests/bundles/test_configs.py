@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from .runs import CONFIGS, RECIPES, TASKS
+from .runs import APART, CONFIGS, RECIPES, TASKS
 from .runs import OVERLAYS as DATASETS
 
 OVERLAYS = (*DATASETS, *RECIPES)
-CONFIG = {name: json.loads((CONFIGS / f"{name}.json").read_text()) for name in (*TASKS, *OVERLAYS)}
+CONFIG = {name: json.loads((CONFIGS / f"{name}.json").read_text()) for name in (*TASKS, *OVERLAYS, *APART, "sweep")}
 # What a task does, and what differs because of it: training learns a tokenizer and starts from pretrained weights, the
 # others load what it saved; inference reads no reports, and its network is the classifier.
 OWN = {"imports", "initialize", "run", "handlers", "tokenizer", "pretrained", "network_def", "preprocessing"}
@@ -76,7 +76,7 @@ def test_components_exist_and_are_public(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIG)
 def test_every_reference_leads_somewhere_in_every_task(name: str) -> None:
-    for task in TASKS if name in OVERLAYS else (name,):
+    for task in TASKS if name in OVERLAYS else (APART.get(name, name),):
         merged = {**CONFIG[task], **CONFIG["manifest" if name in RECIPES else name], **CONFIG[name]}
         for text in texts(CONFIG[name]):
             if text[:1] in ("@", "$"):
@@ -85,7 +85,8 @@ def test_every_reference_leads_somewhere_in_every_task(name: str) -> None:
                         "train",
                         "evaluate",
                     )
-                    assert key in merged or trained_only or task != "train", f"{name}: @{key} of {text} in {task}"
+                    unused = name in OVERLAYS and task != "train"
+                    assert key in merged or trained_only or unused, f"{name}: @{key} of {text} in {task}"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -93,3 +94,24 @@ def test_overlays_replace_what_tasks_know_or_name_a_new_part_of_it(overlay: str)
     known = set().union(*(CONFIG[task] for task in (*TASKS, "manifest")))
     used = {key for text in texts(CONFIG[overlay]) for key in re.findall(r"@(\w+)", text)}
     assert {key for key in CONFIG[overlay] if key.lstrip("+") not in known | used} == set()
+
+
+@pytest.mark.parametrize("overlay", APART)
+def test_overlays_on_the_network_replace_what_tasks_know(overlay: str) -> None:
+    used = {key for text in texts(CONFIG[overlay]) for key in re.findall(r"@(\w+)", text)}
+    known = (
+        CONFIG[APART[overlay]].keys() | used | {"before_training"}
+    )  # of zero_shot.json, which pretrained also serves
+    assert {key for key in CONFIG[overlay] if re.split(r"[#:]", key.lstrip("+"))[0] not in known} == set()
+
+
+def test_a_sweep_varies_and_fixes_what_training_knows() -> None:
+    train, sweep = CONFIG["train"], CONFIG["sweep"]
+    for path in (*sweep["grid"], *sweep["settings"]):
+        place: Any = train
+        for key in path.split("::"):
+            assert key in place, path
+            place = place[key]
+    assert not sweep["grid"].keys() & sweep["settings"].keys()
+    assert {values[0] == train[name] for name, values in sweep["grid"].items() if "::" not in name} == {True}
+    assert sweep["metric"] == train["key_metric"]

@@ -14,29 +14,13 @@ import torch
 from monai_medclip.data import read_rejected, read_split_manifest
 from monai_medclip.networks import CLIP, PrecomputedFeatures
 
-from .runs import CONFIGS, OVERLAYS, RECIPES, TINY, run, workflow
+from .runs import CONFIGS, OVERLAYS, RECIPES, TINY, own_data, run, workflow
 
 
 @pytest.fixture
 def overrides(request: pytest.FixtureRequest, tmp_path: Path, overlay: str) -> dict[str, Any]:
-    """What a user would override: where data and checkpoints lie."""
-
-    def path(name: str) -> str:
-        return str(request.getfixturevalue(name))
-
-    own: dict[str, dict[str, str]] = {
-        "iu_xray": {"dataset_dir": "iu_xray", "image_model": "image_model", "text_model": "text_model"},
-        "dermoscopy": {"manifest": "captions", "clip_model": "clip_model"},
-        "precomputed": {"manifest": "features", "text_model": "text_model"},
-        "manifest": {"manifest": "own_manifest"},
-    }
-    chosen: dict[str, Any] = {key: path(name) for key, name in own[overlay].items()}
-    chosen |= {
-        "dermoscopy": {"clip_weights": None},
-        "precomputed": {"feature_width": 16, "findings": ["nodule"]},
-        "manifest": {"findings": ["nodule"], "image_encoder__image_size": 32, "on_error": "skip"},
-    }.get(overlay, {})
-    return {**TINY, "output_dir": str(tmp_path / "out"), **chosen}
+    """The overlay on data made here."""
+    return {**own_data(overlay, request.getfixturevalue), "output_dir": str(tmp_path / "out")}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -39,10 +39,16 @@ def save_clip(folder: Path, *, texts: list[str] = SENTENCES, eos_token_id: int |
     return _saved(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)), folder)
 
 
-def save_siglip(folder: Path, *, texts: list[str] = SENTENCES, tokenizer_class: str = "SiglipTokenizer") -> SiglipModel:
+def save_siglip(
+    folder: Path,
+    *,
+    texts: list[str] = SENTENCES,
+    tokenizer_class: str = "SiglipTokenizer",
+    context: int = CONTEXT["siglip"],
+) -> SiglipModel:
     """A SigLIP with a sentence-piece tokenizer whose config names a class that would clean the text."""
-    size = _sentence_pieces(texts, folder, tokenizer_class)
-    text = {**TEXT, "vocab_size": size, "max_position_embeddings": CONTEXT["siglip"], "projection_size": 24}
+    size = _sentence_pieces(texts, folder, tokenizer_class, context)
+    text = {**TEXT, "vocab_size": size, "max_position_embeddings": context, "projection_size": 24}
     vision = {**VISION, "intermediate_size": 32}
     return _saved(SiglipModel(SiglipConfig(text_config=text, vision_config=vision)), folder)
 
@@ -80,7 +86,7 @@ def _byte_pairs(texts: list[str]) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT["clip"])
 
 
-def _sentence_pieces(texts: list[str], folder: Path, tokenizer_class: str) -> int:
+def _sentence_pieces(texts: list[str], folder: Path, tokenizer_class: str, context: int) -> int:
     """Unigram pieces that keep letters as they are, as the published files do; returns their number."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -97,7 +103,7 @@ def _sentence_pieces(texts: list[str], folder: Path, tokenizer_class: str) -> in
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": tokenizer_class,
-        "model_max_length": CONTEXT["siglip"],
+        "model_max_length": context,
         "model_input_names": ["input_ids"],
     }
     names = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}

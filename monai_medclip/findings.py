@@ -14,6 +14,7 @@ __all__ = [
     "PNEUMONIA_FINDINGS",
     "Finding",
     "findings_named",
+    "lesion_classes",
 ]
 
 
@@ -130,6 +131,20 @@ def findings_named(names: Sequence[str], known: Sequence[Finding] = CHEST_FINDIN
     """
     by_name = {finding.name: finding for finding in known}
     return tuple(by_name.get(name) or _asked(name) for name in names)
+
+
+def lesion_classes(diagnoses: Sequence[str]) -> tuple[Finding, ...]:
+    """Skin lesions to choose one from, asked as captions begin: ``Dermoscopic image of clark nevus.``
+
+    Args:
+        diagnoses: names, such as `data.DERM7PT_DIAGNOSES`.
+    """
+    return tuple(
+        Finding(
+            name, (f"Dermoscopic image of {name}.", f"{name[:1].upper()}{name[1:]}.", f"A skin lesion: {name}."), ()
+        )
+        for name in diagnoses
+    )
 
 
 def _asked(words: str) -> Finding:

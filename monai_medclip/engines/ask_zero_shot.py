@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,7 @@ def ask_zero_shot(
     in_batch: int = 64,
     bootstrap: int = 1000,
     on_empty: str = "raise",
+    class_column: str = "labels",
 ) -> ZeroShotAnswer:
     """Zero-shot figures on the test items; prompt rule, thresholds and temperatures are chosen on validation.
 
@@ -72,6 +73,7 @@ def ask_zero_shot(
         in_batch: batch size of the in-batch top-1.
         bootstrap: resamples of patients for the 95 % intervals.
         on_empty: see `choose_class`.
+        class_column: where items name their class, see `class_numbers`.
 
     Raises:
         ValueError: neither findings nor classes, a store of pooled features, or what the functions named above refuse.
@@ -98,8 +100,9 @@ def ask_zero_shot(
         rows = score_rows(test, judged)
         page.add(judged_sections(judged, test, what="zero-shot", rivals={"name pair": asked.name_pair}), "zero_shot")
         summary += _finding_summary(asked)
+    how: dict[str, Any] = {"bootstrap": bootstrap, "on_empty": on_empty, "column": class_column}
     if classes:
-        chosen, own, section = _choice(store, classes, tokenizer, bootstrap, on_empty)
+        chosen, own, section = _choice(store, classes, tokenizer, how)
         metrics["classes"] = {**chosen.as_dict(), "confusion": chosen.confusion}
         rows = [{**row, **one} for row, one in zip(rows, own, strict=True)]
         page.add([section], "classes")
@@ -111,9 +114,8 @@ def ask_zero_shot(
     networks = {"before training": before, "after training": store} if before else {"the network": store}
     if before:
         before.share_images(store)
-    options: dict[str, Any] = {"classes": classes, "batch_size": in_batch, "bootstrap": bootstrap, "on_empty": on_empty}
     moments = [
-        judge_moment(name, one, split, findings, tokenizer, **options)
+        judge_moment(name, one, split, findings, tokenizer, classes=classes, batch_size=in_batch, **how)
         for name, one in networks.items()
         for split in splits
     ]
@@ -149,13 +151,13 @@ def _finding_summary(asked: ZeroShot) -> list[str]:
 
 
 def _choice(
-    store: EmbeddingStore, classes: Sequence[Any], tokenizer: Tokenizer, bootstrap: int, on_empty: str
+    store: EmbeddingStore, classes: Sequence[Any], tokenizer: Tokenizer, how: Mapping[str, Any]
 ) -> tuple[MulticlassReport, list[dict[str, Any]], Section]:
     """The report, the columns of predictions.csv, and the page's section."""
     test, items = store["test"], store.kept("test")
-    report, logits = choose_class(store.clip, test, items, classes, tokenizer, bootstrap=bootstrap, on_empty=on_empty)
+    report, logits = choose_class(store.clip, test, items, classes, tokenizer, **how)
     names = [one.name for one in report.classes]
-    truth = class_numbers(items, names).tolist()
+    truth = class_numbers(items, names, column=how["column"]).tolist()
     probabilities = softmax(logits, dim=1).numpy()
     own = [
         {

@@ -61,6 +61,7 @@ def judge_moment(
     batch_size: int = 64,
     bootstrap: int = 1000,
     on_empty: str = "raise",
+    column: str = "labels",
 ) -> Moment:
     """All figures of one network on one split.
 
@@ -74,6 +75,7 @@ def judge_moment(
         batch_size: of the in-batch top-1.
         bootstrap: resamples of patients for the 95 % intervals.
         on_empty: see `choose_class`.
+        column: see `choose_class`.
     """
     items, clip = store[split], store.clip
     patients = np.array(items.patients)
@@ -83,7 +85,7 @@ def judge_moment(
     chosen = None
     if classes:
         chosen, _ = choose_class(
-            clip, items, store.kept(split), classes, tokenizer, bootstrap=bootstrap, on_empty=on_empty
+            clip, items, store.kept(split), classes, tokenizer, bootstrap=bootstrap, on_empty=on_empty, column=column
         )
     score = clip_score(items.image, items.text, items.positives, patients=patients, bootstrap=bootstrap)
     scale = float(clip.logit_scale.detach())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.labels import look_up
 from ..metrics import MulticlassReport, multiclass
 from ..networks import CLIP, as_findings, prompt_directions
 from ..outputs import TokenBatch
@@ -37,8 +38,13 @@ def class_logits(
     return clip.logit_scale.detach().cpu() * image @ directions.T
 
 
-def class_numbers(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Tensor:
-    """Which class each item has: (N,) int64, -1 where its ``labels`` name none.
+def class_numbers(items: Sequence[Mapping[str, Any]], names: Sequence[str], *, column: str = "labels") -> Tensor:
+    """Which class each item has: (N,) int64, -1 where it names none.
+
+    Args:
+        items: as the readers make them.
+        names: K classes.
+        column: where items name their class, such as ``"meta.diagnosis"``: a name, or a list of which one is a class.
 
     Raises:
         ValueError: a class named twice, or an item with two of the classes.
@@ -48,7 +54,9 @@ def class_numbers(items: Sequence[Mapping[str, Any]], names: Sequence[str]) -> T
         raise ValueError(f"the classes {list(names)} name one twice: capitals, '_' and '-' make no difference.")
     found = []
     for item in items:
-        own = sorted({places[_plain(label)] for label in item.get("labels", ()) if _plain(label) in places})
+        told = look_up(item, column) or ()
+        labels = [_plain(label) for label in ([told] if isinstance(told, str) else told)]
+        own = sorted({places[label] for label in labels if label in places})
         if len(own) > 1:
             raise ValueError(
                 f"item {item['id']} has the classes {[names[number] for number in own]}, and one is to be chosen: ask "
@@ -67,24 +75,26 @@ def choose_class(
     *,
     bootstrap: int = 1000,
     on_empty: str = "raise",
+    column: str = "labels",
 ) -> tuple[MulticlassReport, Tensor]:
     """Judges the choice on test items: the report, and the logits (N, K).
 
     Args:
         clip: the network.
         test: embeddings of the items.
-        items: they say the class in ``labels``.
+        items: they say the class.
         classes: see `class_logits`.
         tokenizer: list of texts -> TokenBatch.
         bootstrap: resamples of patients for the 95 % intervals.
         on_empty: ``"raise"`` where a class has fewer than two cases, or ``"report"``: its figures are then NaN.
+        column: see `class_numbers`.
 
     Raises:
         ValueError: what `class_numbers` refuses; a class without a case or with one case, for ``"raise"``.
     """
     names = [one.name for one in as_findings(classes)]
     logits = class_logits(clip, test.image, classes, tokenizer)
-    truth = class_numbers(items, names)
+    truth = class_numbers(items, names, column=column)
     report = multiclass(
         logits.numpy(), truth.numpy(), names, groups=np.array(test.patients), bootstrap=bootstrap, on_empty=on_empty
     )

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.inferers import Inferer
 from torch import Tensor
 
-from ..networks import ZeroShotClassifier
+from ..networks import ProbeClassifier, ZeroShotClassifier
 from .autocast import AutocastInferer
 from .files import atomic_write, write_csv
 
@@ -31,7 +31,7 @@ class Prediction(NamedTuple):
 
 
 class ZeroShotInferer(Inferer):
-    """Runs a ``ZeroShotClassifier`` and keeps the embedding that it scores; a plain call returns the logits alone.
+    """Runs a zero-shot classifier, or a probe, and keeps the embedding that it scores; a plain call returns logits.
 
     Args:
         amp: bfloat16 inside the image encoder; scores are float32 all the same.
@@ -46,15 +46,18 @@ class ZeroShotInferer(Inferer):
         Args:
             inputs: images (B, C, *spatial).
             network: the classifier.
-            args: not used by a zero-shot classifier.
-            kwargs: not used by a zero-shot classifier.
+            args: not used.
+            kwargs: not used.
 
         Raises:
-            TypeError: when the network is no zero-shot classifier.
+            TypeError: when the network is neither, or a probe that reads the report too.
         """
-        if not isinstance(network, ZeroShotClassifier):
-            raise TypeError(f"ZeroShotInferer runs a ZeroShotClassifier, not {type(network).__name__}.")
-        embedding: Tensor = self.encode(inputs, network.clip.encode_image)
+        if not isinstance(network, ZeroShotClassifier | ProbeClassifier) or network.context_keys:
+            raise TypeError(
+                f"ZeroShotInferer runs a ZeroShotClassifier, or a ProbeClassifier of the image alone, not "
+                f"{type(network).__name__}."
+            )
+        embedding: Tensor = self.encode(inputs, network.embed_image)
         return Prediction(embedding, network.score(embedding))
 
 

@@ -96,15 +96,25 @@ class ProbeClassifier(nn.Module):
 
     def forward(self, image: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (B, F) of images (B, C, *spatial) and, for a multimodal head, their tokens (B, N)."""
-        image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        return self.score_features(self.image_encoder(image), input_ids, attention_mask)
+        return self.score(self.embed_image(image), input_ids, attention_mask)
 
     def score_features(
         self, features: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
         """Logits (B, F) of the image encoder's pooled features (B, width)."""
-        pooled = self.space == "pooled"
-        embedding = F.normalize(features.float(), dim=-1) if pooled else self.clip.embed_features(features)
+        return self.score(self.embed_features(features), input_ids, attention_mask)
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """What stands for images, at unit length, of the encoder's pooled features: (B, E), or (B, width) pooled."""
+        return F.normalize(features.float(), dim=-1) if self.space == "pooled" else self.clip.embed_features(features)
+
+    def embed_image(self, image: Tensor) -> Tensor:
+        """The same of images (B, C, *spatial)."""
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
+        return self.embed_features(self.image_encoder(image))
+
+    def score(self, embedding: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, F) of what `embed_image` gives and, for a multimodal head, tokens (B, N)."""
         if not self.context_keys:
             return self.head(embedding)
         if input_ids is None or attention_mask is None:

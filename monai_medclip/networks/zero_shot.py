@@ -207,6 +207,10 @@ class ZeroShotClassifier(nn.Module):
         """Logits (B, F) of the image encoder's pooled features (B, width)."""
         return self.score(self.clip.embed_features(features))
 
+    def embed_image(self, image: Tensor) -> Tensor:
+        """Unit embeddings (B, E) of images (B, C, *spatial), which `score` takes."""
+        return self.clip.encode_image(image)
+
     def score(self, embedding: Tensor) -> Tensor:
         """Logits (B, F) of unit image embeddings (B, E)."""
         logits = self.clip.logit_scale * embedding @ self.refresh().T  # (B, F)

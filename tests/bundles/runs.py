@@ -23,7 +23,9 @@ APART = {
     "probe_classifier": "explain",
 }
 """Overlays that change the network and go with any data, each with a task that it is for."""
-NO_OVERLAYS = {*TASKS, *APART, "metadata", "mlflow", "sweep"}
+COLLECTIONS = ("derm7pt", "ph2")
+"""Overlays on dermoscopy.json for published collections."""
+NO_OVERLAYS = {*TASKS, *APART, *COLLECTIONS, "metadata", "mlflow", "sweep"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
 """Overlays on manifest.json for a part of the shared data."""
 

@@ -192,6 +192,13 @@ def test_probes_stand_beside_zero_shot_and_the_baseline(
         assert float(row["score"]) == pytest.approx(scores[row["prompt"]], abs=1e-3)
         assert float(row["largest_heat"]) > 0
 
+    options |= {"prediction_dir": str(tmp_path / "predictions")}
+    run("inference", "probe_classifier", **options)
+    with (tmp_path / "predictions" / "predictions.csv").open(newline="") as stream:
+        predicted = {row["id"]: [float(row[name]) for name in FINDINGS] for row in csv.DictReader(stream)}
+    asked_again = [predicted[row["id"]] for row in rows(answer)]
+    np.testing.assert_allclose(asked_again, written, atol=1e-3)
+
 
 def test_retrieval_figures_are_those_of_evaluation(asked: dict[str, Any], trained: Path, tmp_path: Path) -> None:
     options = {**asked, **QUESTIONS["retrieve"], "index_dir": str(tmp_path / "index"), "audits": ["duplicates"]}

@@ -21,7 +21,7 @@ from monai_medclip.engines import (
     chosen_rule,
     write_json,
 )
-from monai_medclip.networks import ZeroShotClassifier
+from monai_medclip.networks import ProbeClassifier, ZeroShotClassifier
 
 
 @pytest.fixture
@@ -48,9 +48,24 @@ def test_embedding_and_score_belong_together(words: ModuleType, classifier: Zero
     assert half.embedding.dtype == half.logits.dtype == torch.float32
 
 
-def test_only_a_zero_shot_classifier_can_be_asked() -> None:
-    with pytest.raises(TypeError, match="ZeroShotClassifier, not Linear"):
+@pytest.mark.parametrize("space", ["embedding", "pooled"])
+def test_a_probe_is_asked_like_a_zero_shot_classifier(words: ModuleType, space: str) -> None:
+    clip = words.counting_clip().eval()
+    probe = ProbeClassifier(clip, torch.nn.Linear(words.WIDTH, 2), ["nodule", "mass"], space=space).eval()
+    image = seeing(words, "nodule", "heart")
+    found = ZeroShotInferer()(image, probe)
+    torch.testing.assert_close(found.logits, probe(image))
+    torch.testing.assert_close(found.embedding, torch.nn.functional.normalize(image.flatten(1)))
+
+
+def test_only_classifiers_of_the_image_can_be_asked(words: ModuleType) -> None:
+    with pytest.raises(TypeError, match="of the image alone, not Linear"):
         ZeroShotInferer()(torch.zeros(1, 2), torch.nn.Linear(2, 2))
+    head = torch.nn.Linear(2 * words.WIDTH, 1)
+    with pytest.raises(TypeError, match="of the image alone, not ProbeClassifier"):
+        ZeroShotInferer()(
+            torch.zeros(1, 1, words.WIDTH), ProbeClassifier(words.counting_clip(), head, ["a"], with_text=True)
+        )
 
 
 def evaluator(

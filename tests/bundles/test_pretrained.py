@@ -157,6 +157,30 @@ def test_model_of_open_clip(request: pytest.FixtureRequest, folder: str, phantom
     assert made.parser.get_parsed_content("max_length") == (40 if folder == "biomed_clip" else 32)
 
 
+def test_questions_are_asked_of_a_model_that_was_never_trained_here(
+    clip_model: Path, phantom: Path, tmp_path: Path
+) -> None:
+    chosen = {**options(clip_model, "open_clip", phantom, tmp_path / "out"), "bootstrap": 20}
+    del chosen["baselines"]
+    run("evaluate", "pretrained", **chosen, baselines={})
+    run("zero_shot", "pretrained", **chosen, audits=[])
+    run("retrieve", "pretrained", **chosen, audits=[], cases=1)
+    run("audit", "pretrained", **chosen, audits=["negation"])
+    figures = {
+        name: json.loads((tmp_path / "out" / name / "metrics.json").read_text())
+        for name in ("zero_shot", "retrieval", "audits")
+    }
+    evaluated = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    for name, value in evaluated["retrieval"].items():
+        if not name.endswith(("_low", "_high")):
+            assert figures["retrieval"]["retrieval"][name] == pytest.approx(value)
+    auc = f"{FINDING}_auc"
+    assert figures["zero_shot"]["zero_shot"][auc] == pytest.approx(evaluated["zero_shot"][auc])
+    assert list(figures["zero_shot"]["tables"]) == ["the network"]
+    assert set(figures["audits"]["audits"]) == {"negation"}
+    assert not (tmp_path / "out" / "model.pt").exists()
+
+
 def test_fine_tuning_goes_on_from_the_pretrained_weights_and_judges_its_best(phantom: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "model", tmp_path / "out"
     folder.mkdir()

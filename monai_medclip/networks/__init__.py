@@ -11,11 +11,13 @@ from monai_medclip.networks.features import PrecomputedFeatures
 from monai_medclip.networks.freezing import freeze_parts, parameter_groups
 from monai_medclip.networks.image_classifier import ARCHITECTURES, ImageClassifier, named_encoder
 from monai_medclip.networks.image_encoder import ImageEncoder, network_input
+from monai_medclip.networks.inflation import inflate_state_dict, inflated
 from monai_medclip.networks.matching_classifier import MatchingClassifier
 from monai_medclip.networks.monai_encoder import MonaiImageEncoder
 from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_open_clip
 from monai_medclip.networks.packaged import packaged_weights
 from monai_medclip.networks.probe_heads import PROBE_HEADS, MLPHead, load_probe, probe_head, save_probe
+from monai_medclip.networks.slice_encoder import SliceClassifier, SliceEncoder, SlicePooling
 from monai_medclip.networks.small_cnn import SmallCNN
 from monai_medclip.networks.small_vit import SmallViT
 from monai_medclip.networks.text_attention import TextAttentionAccess, has_text_attention
@@ -49,6 +51,9 @@ __all__ = [
     "OpenClipTextEncoder",
     "PrecomputedFeatures",
     "ProbeClassifier",
+    "SliceClassifier",
+    "SliceEncoder",
+    "SlicePooling",
     "SmallCNN",
     "SmallViT",
     "TextAttentionAccess",
@@ -64,6 +69,8 @@ __all__ = [
     "freeze_parts",
     "has_attention",
     "has_text_attention",
+    "inflate_state_dict",
+    "inflated",
     "load_open_clip",
     "load_probe",
     "load_state_dict",

@@ -32,6 +32,7 @@ from .score_comparison import Comparison, FineTuned, compare_scores, read_fine_t
 from .seeding import EpochSeeder, epoch_seed
 from .summary import FigureSummary, RunsSummary, summarize_runs
 from .sweep import Trial, combinations, sweep
+from .threads import limit_threads
 from .tracking import MLFlowTracker
 from .zero_shot import ZeroShot, evaluate_zero_shot
 
@@ -109,6 +110,7 @@ __all__ = [
     "judge",
     "judge_moment",
     "judged_sections",
+    "limit_threads",
     "probe_features",
     "read_fine_tuned",
     "required_figures",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_medclip.data.covariates import AGE_BANDS, age_band, subgroup_values
+from monai_medclip.data.ct_rate import CT_RATE_FINDINGS, read_ct_rate
 from monai_medclip.data.derm7pt import DERM7PT_DIAGNOSES, DERM7PT_GROUPS, diagnosis_group, read_derm7pt
 from monai_medclip.data.derm_captions import CRITERIA, LESION_COLORS, criteria_caption
 from monai_medclip.data.features import feature_items
@@ -10,6 +11,15 @@ from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerpr
 from monai_medclip.data.images import image_items
 from monai_medclip.data.iu_xray import IU_XRAY_SIZES, IUReport, parse_iu_report, read_iu_xray
 from monai_medclip.data.labels import LIDC_FINDINGS, label_vector, matches_rule
+from monai_medclip.data.lidc import read_lidc
+from monai_medclip.data.lidc_words import (
+    NODULE_CHARACTERISTICS,
+    ReaderConsensus,
+    nodule_sentences,
+    rating_words,
+    reader_consensus,
+)
+from monai_medclip.data.lidc_xml import LIDCContour, LIDCReading, LIDCScan, parse_lidc_xml
 from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
 from monai_medclip.data.partitions import Partition, partition
 from monai_medclip.data.ph2 import PH2_DIAGNOSES, read_ph2
@@ -32,14 +42,19 @@ from monai_medclip.data.splits import (
 __all__ = [
     "AGE_BANDS",
     "CRITERIA",
+    "CT_RATE_FINDINGS",
     "DERM7PT_DIAGNOSES",
     "DERM7PT_GROUPS",
     "IU_XRAY_SIZES",
     "LESION_COLORS",
     "LIDC_FINDINGS",
+    "NODULE_CHARACTERISTICS",
     "PH2_DIAGNOSES",
     "Fingerprint",
     "IUReport",
+    "LIDCContour",
+    "LIDCReading",
+    "LIDCScan",
     "Leak",
     "LeakError",
     "Lesion",
@@ -47,6 +62,7 @@ __all__ = [
     "NearDuplicate",
     "Partition",
     "PhantomPatient",
+    "ReaderConsensus",
     "Rejected",
     "SplitRow",
     "XRay",
@@ -63,15 +79,21 @@ __all__ = [
     "make_phantom",
     "matches_rule",
     "near_duplicates",
+    "nodule_sentences",
     "parse_iu_report",
+    "parse_lidc_xml",
     "partition",
     "positives_by",
+    "rating_words",
+    "read_ct_rate",
     "read_derm7pt",
     "read_iu_xray",
+    "read_lidc",
     "read_manifest",
     "read_ph2",
     "read_rejected",
     "read_split_manifest",
+    "reader_consensus",
     "split_by_patient",
     "subgroup_values",
     "text_key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_medclip.transforms.body import PATIENT_AXES, BodyMaskd, body_mask, padding_mask
 from monai_medclip.transforms.chest_ct import (
     BONE_WINDOW_HU,
     LUNG_WINDOW_HU,
@@ -20,6 +21,14 @@ from monai_medclip.transforms.features import LoadFeaturesd
 from monai_medclip.transforms.geometry import FitImaged
 from monai_medclip.transforms.ground_truth import LoadTruthd
 from monai_medclip.transforms.intensity import NormalizeForEncoderd, robust_unit_range
+from monai_medclip.transforms.lungs import (
+    LEFT_LUNG,
+    RIGHT_LUNG,
+    CropLungsd,
+    LungMaskd,
+    find_lung_sides,
+    find_lungs,
+)
 from monai_medclip.transforms.mapped_text import MappedText
 from monai_medclip.transforms.nodule import CropNoduled, NoduleCenterd
 from monai_medclip.transforms.rejects import BadInputError, CheckedDataset, Rejection, bad_input_cause, write_rejected
@@ -39,12 +48,17 @@ from monai_medclip.transforms.tokenizer import EncodedReport, ReportTokenizer
 __all__ = [
     "BONE_WINDOW_HU",
     "CT_DISPLAY_AXES",
+    "LEFT_LUNG",
     "LUNG_WINDOW_HU",
     "MEDIASTINUM_WINDOW_HU",
+    "PATIENT_AXES",
+    "RIGHT_LUNG",
     "BadInputError",
+    "BodyMaskd",
     "CheckedDataset",
     "ChestXrayTransform",
     "CleanReportd",
+    "CropLungsd",
     "CropNoduled",
     "DisplayOrderd",
     "EncodedReport",
@@ -55,6 +69,7 @@ __all__ = [
     "LoadFeaturesd",
     "LoadRadiographd",
     "LoadTruthd",
+    "LungMaskd",
     "MappedText",
     "NoduleCenterd",
     "NormalizeForEncoderd",
@@ -72,11 +87,15 @@ __all__ = [
     "TokenizeReportd",
     "WindowHUd",
     "bad_input_cause",
+    "body_mask",
     "check_ct_series",
     "check_hounsfield",
     "clause_spans",
     "collate_reports",
+    "find_lung_sides",
+    "find_lungs",
     "identity_hash",
+    "padding_mask",
     "patient_orientation",
     "robust_unit_range",
     "sentence_spans",

@@ -14,6 +14,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import MetaKeys, TraceKeys
 from pydicom.dataset import Dataset
 
+from monai_medclip.transforms.body import padding_mask
 from monai_medclip.transforms.dicom import is_dicom, read_dicom, stored_pixels
 from monai_medclip.transforms.intensity import check_finite
 from monai_medclip.transforms.rejects import BadInputError, item_name
@@ -26,13 +27,15 @@ WINDOWS_HU = {"lung": LUNG_WINDOW_HU, "mediastinum": MEDIASTINUM_WINDOW_HU, "bon
 LOWEST_HU = -1024.0  # scanners mark what lies outside their field of view with -2000, -3024 and the like
 _AERATED_HU = -300.0  # a chest CT without any voxel below this has no lung in it, or is not in HU
 _AIR_ONLY_HU = -900.0  # and one without any above this shows nothing but air
+_BELOW_AIR_HU = -1200.0  # noise in air does not reach here
+_BELOW_AIR_SHARE = 0.02  # but streaks of metal do, in few voxels
 
 
 def check_hounsfield(values: np.ndarray, file: str) -> None:
     """Refuse voxels that cannot be a chest CT in Hounsfield units, where air is near -1000.
 
     Args:
-        values: voxels of any shape.
+        values: voxels of any shape; padding, see `padding_mask`, is left out.
         file: their file, for the message.
 
     Raises:
@@ -40,6 +43,13 @@ def check_hounsfield(values: np.ndarray, file: str) -> None:
     """
     check_finite(values, file)
     lowest, highest = float(values.min()), float(values.max())
+    if lowest < _BELOW_AIR_HU:
+        seen = values[~padding_mask(values)]
+        lowest = float(seen.min()) if seen.size else lowest
+        share = float((seen < _BELOW_AIR_HU).mean()) if seen.size else 1.0
+        if share > _BELOW_AIR_SHARE:
+            reason = f"{share:.0%} of the values lie below {_BELOW_AIR_HU:g}, far below air (-1000), but are no padding"
+            raise BadInputError(file, reason, "Apply the rescale intercept once, not twice, or export the CT again.")
     if lowest > _AERATED_HU or highest < _AIR_ONLY_HU:
         reason = f"values from {lowest:g} to {highest:g} are not a chest CT in HU (air is near -1000, tissue near 0)"
         raise BadInputError(file, reason, "Apply the rescale slope and intercept, or export the CT without windowing.")

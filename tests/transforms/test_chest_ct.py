@@ -9,7 +9,15 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged
 
-from monai_medclip.transforms import BadInputError, DisplayOrderd, LoadCTd, LoadRadiographd, TakeSliced, WindowHUd
+from monai_medclip.transforms import (
+    BadInputError,
+    DisplayOrderd,
+    LoadCTd,
+    LoadRadiographd,
+    TakeSliced,
+    WindowHUd,
+    check_hounsfield,
+)
 
 from .make_dicom import write_dicom
 
@@ -118,6 +126,27 @@ def test_bad_ct_is_named_with_a_remedy(tmp_path, kind):
         LoadCTd("image")({"image": str(path)})
     assert caught.value.file == str(path)
     assert caught.value.remedy
+
+
+WRONG_UNITS = {
+    "from 0 to 1": lambda hu: (hu + 1024) / 4095,
+    "as stored, air at 24": lambda hu: hu + 1024,
+    "as stored, padded with -2000": lambda hu: np.where(np.arange(hu.size).reshape(hu.shape) % 9, hu + 1024, -2000),
+    "intercept applied twice": lambda hu: hu - 1024,
+    "standard scores": lambda hu: (hu - hu.mean()) / hu.std(),
+    "bytes": lambda hu: np.clip((hu + 1000) / 1400, 0, 1) * 255,
+}
+
+
+@pytest.mark.parametrize("units", WRONG_UNITS)
+@pytest.mark.parametrize("name", ["ct_volumes/lidc0001_ct", "ct_lidc_voi/image/LIDC-IDRI-0003_R_2"])
+def test_real_volumes_pass_in_hounsfield_units_and_in_no_others(shared_data, name, units):
+    hu = np.asarray(nib.load(shared_data / f"{name}.nii.gz").dataobj, np.float32)[..., ::4]
+    check_hounsfield(hu, name)
+    check_hounsfield(np.where(hu < -1000, -3024, hu), name)  # padding is no tissue
+    check_hounsfield(np.where(hu > 200, hu + 300, hu), name)  # contrast medium
+    with pytest.raises(BadInputError, match=r"not a chest CT in HU|are no padding"):
+        check_hounsfield(WRONG_UNITS[units](hu), name)
 
 
 def test_windows_become_channels():

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..audits import AuditResult, holds_answer, judge_shortcuts
 from ..data import subgroup_values
-from ..metrics import ClassificationReport, classification
 from ..networks import save_probe
 from ..outputs import TokenBatch
 from ..writers import FewShot
@@ -184,30 +179,6 @@ def _zero_shot(store: EmbeddingStore, prompts: Sequence[Any], tokenizer: Any, bo
     if not prompts or tokenizer is None or store.space != "embedding":
         return None
     return evaluate_zero_shot(store.clip, store["val"], store["test"], prompts, tokenizer, bootstrap=bootstrap)
-
-
-def _fine_tuned(folder: Path, names: Sequence[str], test: Embeddings, bootstrap: int) -> ClassificationReport:
-    """Figures of a classifier's predictions on the same test items, at the thresholds that its validation chose."""
-    path = folder / "predictions.csv"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: train that classifier first (train.json with fine_tuned.json)."
-        )
-    with path.open(newline="", encoding="utf-8") as stream:
-        by_id = {row["id"]: row for row in csv.DictReader(stream)}
-    unknown = [item for item in test.ids if item not in by_id]
-    if unknown:
-        raise ValueError(
-            f"{path} lacks {len(unknown)} of the test items, first {unknown[:3]}: train on the same split."
-        )
-    absent = [name for name in names if f"{name} logit" not in next(iter(by_id.values()))]
-    if absent:
-        raise ValueError(f"{path} has no scores of {absent}: train that classifier with the same findings.")
-    figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["classification"]
-    logits = np.array([[float(by_id[item][f"{name} logit"]) for name in names] for item in test.ids])
-    cuts = [float(figures[f"{name}_threshold"]) for name in names]
-    groups = np.array(test.patients)
-    return classification(logits, test.label.numpy(), names, groups=groups, threshold=cuts, bootstrap=bootstrap)
 
 
 def _saved(store: EmbeddingStore, probes: Sequence[FittedProbe], names: Sequence[str], folder: Path) -> dict[str, Path]:

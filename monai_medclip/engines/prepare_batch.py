@@ -74,20 +74,13 @@ class ImagePrepareBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Moves the image (B, C, *spatial) to the device; see ``ContrastivePrepareBatch``."""
         return _entry(batchdata, self.image_key).to(device=device, non_blocking=non_blocking, **kwargs), None
 
 
-class LabelPrepareBatch(PrepareBatch):
-    """Gives a classifier its image and its loss the labels, (B, F) float32 with NaN for unknown ones.
-
-    Args:
-        image_key: entry that is fed as the image.
-    """
-
-    def __init__(self, image_key: str = "image") -> None:
-        self.image_key = image_key
+class LabelPrepareBatch(ImagePrepareBatch):
+    """Gives a classifier its image and its loss the labels, (B, F) float32 with NaN for unknown ones."""
 
     def __call__(
         self,
@@ -97,7 +90,7 @@ class LabelPrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Moves image (B, C, *spatial) and labels to the device; see ``ContrastivePrepareBatch``."""
-        image = _entry(batchdata, self.image_key).to(device=device, non_blocking=non_blocking, **kwargs)
+        image, _ = super().__call__(batchdata, device, non_blocking, **kwargs)
         return image, _entry(batchdata, "label").float().to(device=device, non_blocking=non_blocking)
 
 

@@ -172,7 +172,7 @@ def _product(width: int) -> Callable[[Tensor, Tensor], Tensor]:
             torch.equal(by_integer(asked, rows).long(), asked.long() @ rows.long().T)
             for asked in (queries, queries[:1])
         )
-    except (RuntimeError, NotImplementedError):  # another signature, or no kernel for this machine
+    except (RuntimeError, TypeError):  # no kernel for this machine, or another signature
         return _by_float
     quicker = _seconds(by_integer, queries, rows) < _seconds(_by_float, queries, rows)
     return by_integer if right and quicker else _by_float

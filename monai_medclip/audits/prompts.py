@@ -104,49 +104,17 @@ def prompt_figures(
     )
 
 
-def prompt_audit(
-    clip: CLIP,
-    tokenizer: Tokenizer,
-    image: Tensor,
-    label: ArrayLike,
-    findings: Sequence[Finding | str | Mapping[str, Any]],
-    *,
-    patients: Sequence[str] | None = None,
-    templates: Sequence[str] = GENERIC_TEMPLATES,
-    bootstrap: int = 1000,
-    generator: np.random.Generator | int = 0,
-) -> AuditResult:
+def prompt_audit(figures: Sequence[PromptFigures]) -> AuditResult:
     """How far the AUC moves when only the wording of the question changes.
 
-    Give validation embeddings: who reads this table is tempted to choose the best prompt by it.
-
     Args:
-        clip: as for `prompt_figures`, like all others.
-        tokenizer: list of texts -> TokenBatch.
-        image: (N, E) unit embeddings.
-        label: (N, F) of 1, 0 or NaN.
-        findings: F findings.
-        patients: N, resampled for the intervals.
-        templates: generic prompts besides the findings' own.
-        bootstrap: resamples; 0 gives no intervals.
-        generator: numpy generator or its seed.
+        figures: of `prompt_figures`, on validation embeddings: who reads this table is tempted to choose by it.
 
     Returns:
         One row per finding: how many single prompts there are, the lowest, median and highest AUC among them, their
         standard deviation, the spread (highest minus lowest) with its interval, the ensemble's AUC with its interval,
         and one column per prompt rule. It warns where the mean spread is above 0.05.
     """
-    figures = prompt_figures(
-        clip,
-        tokenizer,
-        image,
-        label,
-        findings,
-        patients=patients,
-        templates=templates,
-        bootstrap=bootstrap,
-        generator=generator,
-    )
     rows = tuple(_row(one) for one in figures)
     judged = [one for one in figures if one.positives and one.negatives]
     if not judged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..audits import (
     AuditResult,
@@ -14,6 +14,7 @@ from ..audits import (
     leakage,
     negation_audit,
     prompt_audit,
+    prompt_figures,
     shortcuts,
 )
 from ..networks import as_findings
@@ -30,6 +31,7 @@ ASKING = ("negation", "laterality", "prompts")  # audits that compare images wit
 SPLITS = {"leakage": ("train", "test"), "shortcuts": ("train", "test"), "prompts": ("val",)}  # others: the test items
 
 Tokenizer = Callable[[list[str]], TokenBatch]
+Asked = TypeVar("Asked")
 
 
 class Auditor:
@@ -178,13 +180,13 @@ def _negation(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
 
 
 def _prompts(auditor: Auditor, options: Mapping[str, Any]) -> AuditResult:
-    return _in_words(prompt_audit, auditor, "val")  # who reads the table is tempted to choose by it
+    return prompt_audit(_in_words(prompt_figures, auditor, "val"))  # who reads the table is tempted to choose by it
 
 
-def _in_words(audit: Callable[..., AuditResult], auditor: Auditor, split: str) -> AuditResult:
-    """An audit of what the findings' words do to the images of one split."""
+def _in_words(ask: Callable[..., Asked], auditor: Auditor, split: str) -> Asked:
+    """What the findings' words do to the images of one split."""
     items = auditor.store[split]
-    return audit(
+    return ask(
         auditor.store.clip,
         auditor.tokenizer,
         items.image,

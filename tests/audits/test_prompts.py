@@ -41,7 +41,9 @@ def test_the_ensemble_and_the_rules_stand_beside_them():
 
 
 def test_the_verdict_names_the_spread_and_the_worst_prompt():
-    found = prompt_audit(counting_clip(), tokenizer(), IMAGES, LABEL, [NODULE], patients=[f"p{n}" for n in range(20)])
+    found = prompt_audit(
+        prompt_figures(counting_clip(), tokenizer(), IMAGES, LABEL, [NODULE], patients=[f"p{n}" for n in range(20)])
+    )
     (row,) = found.rows
     assert (row["lowest"], row["median"], row["highest"], row["spread"]) == (0.0, 0.5, 1.0, 1.0)
     assert (row["worst prompt"], row["best prompt"], row["prompts"]) == ("Effusion.", "Spot.", 7)
@@ -54,22 +56,22 @@ def test_the_verdict_names_the_spread_and_the_worst_prompt():
 
 def test_wordings_that_agree_do_not_warn():
     same = Finding("spot", ("Spot.", "A spot."), ())
-    found = prompt_audit(counting_clip(), tokenizer(), IMAGES, LABEL, [same])
+    found = prompt_audit(prompt_figures(counting_clip(), tokenizer(), IMAGES, LABEL, [same]))
     assert (found.rows[0]["spread"], found.rows[0]["sd"], found.warning) == (0.0, 0.0, False)
 
 
 def test_a_sentence_is_asked_as_it_stands_and_a_missing_class_gives_no_figure():
     label = np.column_stack([LABEL[:, 0], np.full(20, math.nan)])
-    found = prompt_audit(counting_clip(), tokenizer(), IMAGES, label, ["Is there a spot?", "effusion"])
+    found = prompt_audit(prompt_figures(counting_clip(), tokenizer(), IMAGES, label, ["Is there a spot?", "effusion"]))
     asked, unknown = found.rows
     assert (asked["prompts"], asked["ensemble"]) == (1, 1.0)
     assert (unknown["with"], unknown["ensemble"], unknown["worst prompt"]) == (0, None, None)
     assert list(asked) == list(unknown)
-    nobody = prompt_audit(counting_clip(), tokenizer(), IMAGES, label[:, 1:], ["effusion"])
+    nobody = prompt_audit(prompt_figures(counting_clip(), tokenizer(), IMAGES, label[:, 1:], ["effusion"]))
     assert nobody.verdict.endswith("how much the wording matters is unknown.")
     assert not nobody.warning
 
 
 def test_labels_must_fit():
     with pytest.raises(ValueError, match=r"label \(20, 1\) must be \(20, 2\)"):
-        prompt_audit(counting_clip(), tokenizer(), IMAGES, LABEL, ["nodule", "spot"])
+        prompt_audit(prompt_figures(counting_clip(), tokenizer(), IMAGES, LABEL, ["nodule", "spot"]))

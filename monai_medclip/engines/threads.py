@@ -12,7 +12,7 @@ def limit_threads(number: int) -> None:
     """Sets the threads of this process, for good.
 
     torch has a setting of its own. BLAS takes all cores whatever that is, and on matrices as small as those of probes
-    and audits its threads wait for each other: a leakage audit took nine times as long on two cores as on one.
+    and audits its threads mostly wait for each other.
 
     Args:
         number: at least 1.

@@ -87,7 +87,7 @@ NODULE_FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "poorly defined margin",
-        ("Poorly defined margin.", "Nearly poorly defined margin."),
+        ("Poorly defined margin.", "Rather poorly defined margin."),
         ("Sharp margin.", "Nearly sharp margin."),
     ),
     Finding("spiculation", ("Marked spiculation.", "Medium spiculation."), ("No spiculation.",)),

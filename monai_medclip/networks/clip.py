@@ -17,6 +17,7 @@ from monai_medclip.findings import Finding
 from monai_medclip.networks.checkpoints import load_weights
 from monai_medclip.networks.freezing import is_frozen
 from monai_medclip.networks.open_clip_encoder import OpenClipImageEncoder, load_open_clip
+from monai_medclip.networks.slice_encoder import SliceEncoder
 from monai_medclip.networks.text_open_clip import OpenClipTextEncoder
 from monai_medclip.networks.transformers_clip import (
     TransformersClipImageEncoder,
@@ -179,6 +180,36 @@ class CLIP(nn.Module):
         """Load a trained checkpoint of this very CLIP (see load_weights) and return it, for one line in a config."""
         load_weights(self, path)
         return self
+
+    def over_slices(
+        self, *, slices: int | None = None, chunk: int | None = 8, heads: int = 1, checkpoint: bool = False
+    ) -> CLIP:
+        """This CLIP of 2D images as one of volumes (2.5D): its image encoder reads every slice, then they are pooled.
+
+        Both share all weights, the projections too; the volume's embedding starts as that of the mean of its slices'
+        features, so a pretrained CLIP answers about a CT before any training.
+
+        Args:
+            slices: see `SliceEncoder`, as all others.
+            chunk: slices per pass.
+            heads: of the pooling.
+            checkpoint: compute slices again on the way back.
+
+        Returns:
+            A CLIP whose image encoder is a `SliceEncoder`.
+        """
+        encoder = SliceEncoder(self.image_encoder, slices=slices, chunk=chunk, heads=heads, checkpoint=checkpoint)
+        made = type(self)(encoder, self.text_encoder, embed_dim=self.embed_dim)
+        made.image_projection, made.text_projection = self.image_projection, self.text_projection
+        made.max_log_scale = self.max_log_scale
+        for name in ("log_scale", "logit_bias"):
+            delattr(made, name)
+            own = getattr(self, name)
+            if isinstance(own, nn.Parameter):
+                made.register_parameter(name, own)
+            else:
+                made.register_buffer(name, own)
+        return made
 
     def train(self, mode: bool = True) -> CLIP:
         """Training mode, except for what is frozen: no dropout, token dropping or running statistics there."""

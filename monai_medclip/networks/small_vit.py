@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from monai.networks.layers.factories import Conv
@@ -29,7 +30,9 @@ class ConvStem(nn.Module):
         img_size: one entry per spatial axis, multiples of the stride.
         patch_size: the total stride, a power of two, at least 4.
         in_chans: image channels.
-        embed_dim: channels that come out; half of them at twice the resolution, fewer before.
+        embed_dim: channels that come out.
+        stem_width: channels at twice the tokens' resolution, a multiple of 8, half of ``embed_dim`` if None; fewer
+            before.
         bias, dynamic_img_pad: given by timm, without meaning here.
 
     Raises:
@@ -39,7 +42,16 @@ class ConvStem(nn.Module):
         Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021.
     """
 
-    def __init__(self, img_size: Sequence[int], patch_size: int, in_chans: int, embed_dim: int, **_: Any) -> None:
+    def __init__(
+        self,
+        img_size: Sequence[int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        stem_width: int | None = None,
+        **_: Any,
+    ) -> None:
         """Build the convolutions and the blocks."""
         super().__init__()
         halvings = int(math.log2(patch_size))
@@ -53,7 +65,8 @@ class ConvStem(nn.Module):
         dims = len(self.img_size)
         conv = Conv[Conv.CONV, dims]
         # Narrow while the image is large: the first layers would cost more than the transformer block.
-        channels = [in_chans, *(max(8, embed_dim >> i) for i in range(halvings, 2, -1)), embed_dim // 2]
+        last = stem_width or embed_dim // 2
+        channels = [in_chans, *(max(8, 2 * last >> i) for i in range(halvings, 2, -1)), last]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):
             # Four wide: an odd kernel of stride 2 would move the image by half a pixel, three of them by 3.5 pixels.
@@ -137,6 +150,8 @@ class SmallViT(nn.Module, TimmViTAccess):
         num_heads: attention heads per block.
         mlp_ratio: hidden width of each block's MLP over ``width``.
         stride: pixels per token along each axis, a power of two, at least 4.
+        stem_width: channels of the stem at twice the tokens' resolution, a multiple of 8, half of ``width`` if None.
+            Most of the computing is there, in 3D above all.
         patch_drop: fraction of patch tokens dropped at random in training, in [0, 1); none in evaluation.
         max_logit: bound of the last block's attention logits, positive; None for ordinary attention.
 
@@ -155,6 +170,7 @@ class SmallViT(nn.Module, TimmViTAccess):
         num_heads: int = 4,
         mlp_ratio: float = 2.0,
         stride: int = 8,
+        stem_width: int | None = None,
         patch_drop: float = 0.25,
         max_logit: float | None = 1.5,
     ) -> None:
@@ -178,7 +194,7 @@ class SmallViT(nn.Module, TimmViTAccess):
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
             patch_drop_rate=patch_drop,
-            embed_layer=ConvStem,
+            embed_layer=partial(ConvStem, stem_width=stem_width),
         )
         for module in self.trunk.blocks.modules():
             if isinstance(module, nn.Linear):  # timm draws from 0.02, made for widths near 768: far too quiet at 128

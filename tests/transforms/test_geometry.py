@@ -83,3 +83,58 @@ def test_unknown_choices_are_refused(wrong):
 def test_wrong_number_of_axes_is_refused():
     with pytest.raises(ValueError, match="spatial_size"):
         FitImaged("image", (8, 8))({"image": MetaTensor(torch.zeros(1, 4, 4, 4))})
+
+
+def point_in(volume: MetaTensor) -> np.ndarray:
+    """RAS mm of the center of mass."""
+    values = volume[0].as_tensor().double()
+    index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in values.shape), indexing="ij"), -1).double()
+    center = (index * values[..., None]).sum(dim=(0, 1, 2)) / values.sum()
+    return (volume.affine.double() @ torch.tensor([*center.tolist(), 1.0]).double())[:3].numpy()
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 0.5, 0.5), (4.0, 2.5, 2.5), (1.0, 2.5, 2.5)])
+def test_volumes_of_any_resolution_come_to_one_scale(spacing_mm):
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = -40, 7, 100
+    shape = [round(40 / mm) for mm in spacing_mm]
+    volume = MetaTensor(torch.zeros(1, *shape), affine=affine)
+    middle = [n // 2 for n in shape]
+    volume[0, middle[0], middle[1], middle[2]] = 1.0
+    fit = FitImaged("image", (12, 20, 10), spacing_mm=(4.0, 2.0, 2.0), pad_value=0.0)
+    out = fit({"image": volume})["image"]
+    assert out.shape == (1, 12, 20, 10)  # 40 mm: ten slices padded to twelve, twenty rows, ten of twenty columns
+    np.testing.assert_allclose(out.affine.numpy().diagonal(), [4, 2, 2, 1])
+    half_voxel = np.array([2.0, 1.3, 1.3])
+    assert (np.abs(point_in(out) - point_in(volume)) <= half_voxel).all()
+    back = fit.inverse({"image": out})["image"]
+    assert back.shape == volume.shape
+    torch.testing.assert_close(back.affine, volume.affine)
+    assert (np.abs(point_in(back) - point_in(volume)) <= half_voxel).all()
+
+
+def test_what_a_fixed_scale_cuts_off_comes_back_as_nothing():
+    volume = MetaTensor(torch.ones(1, 8, 8, 8), affine=np.eye(4))
+    fit = FitImaged("image", (4, 8, 12), spacing_mm=(1, 1, 1), pad_value=-1024.0)
+    out = fit({"image": volume})["image"]
+    assert out.shape == (1, 4, 8, 12)
+    assert set(out.unique().tolist()) == {1.0, -1024.0}
+    back = fit.inverse({"image": out})["image"][0]
+    assert back[2:6].unique().tolist() == [1.0]
+    assert not back[:2].any()
+    assert not back[6:].any()
+
+
+def test_one_axis_may_shrink_without_aliasing_while_another_grows():
+    stripes = torch.zeros(1, 4, 64, 64)
+    stripes[:, :, ::2] = 1
+    out = FitImaged("image", (8, 16, 16), how="stretch")({"image": MetaTensor(stripes)})["image"]
+    torch.testing.assert_close(out.as_tensor(), torch.full((1, 8, 16, 16), 0.5))
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0), (1.0, 1.0, 0.0)])
+def test_a_scale_needs_one_positive_number_per_axis(spacing_mm):
+    with pytest.raises(ValueError, match="3 positive numbers"):
+        FitImaged("image", (4, 4, 4), spacing_mm=spacing_mm)
+    with pytest.raises(ValueError, match="how='pad'"):
+        FitImaged("image", (4, 4), spacing_mm=(1, 1), how="stretch")

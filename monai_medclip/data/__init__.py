@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_medclip.data.covariates import AGE_BANDS, age_band, subgroup_values
+from monai_medclip.data.ct_folder import read_ct_folder
 from monai_medclip.data.ct_rate import CT_RATE_FINDINGS, read_ct_rate
 from monai_medclip.data.derm7pt import DERM7PT_DIAGNOSES, DERM7PT_GROUPS, diagnosis_group, read_derm7pt
 from monai_medclip.data.derm_captions import CRITERIA, LESION_COLORS, criteria_caption
@@ -21,6 +22,9 @@ from monai_medclip.data.lidc_words import (
 )
 from monai_medclip.data.lidc_xml import LIDCContour, LIDCReading, LIDCScan, parse_lidc_xml
 from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
+from monai_medclip.data.nodule_items import nodule_items
+from monai_medclip.data.nodule_masks import read_nodule_masks
+from monai_medclip.data.nodule_points import NodulePoint, read_nodule_csv, read_nodule_json
 from monai_medclip.data.partitions import Partition, partition
 from monai_medclip.data.ph2 import PH2_DIAGNOSES, read_ph2
 from monai_medclip.data.phantom import make_phantom
@@ -60,6 +64,7 @@ __all__ = [
     "Lesion",
     "ManifestError",
     "NearDuplicate",
+    "NodulePoint",
     "Partition",
     "PhantomPatient",
     "ReaderConsensus",
@@ -79,17 +84,22 @@ __all__ = [
     "make_phantom",
     "matches_rule",
     "near_duplicates",
+    "nodule_items",
     "nodule_sentences",
     "parse_iu_report",
     "parse_lidc_xml",
     "partition",
     "positives_by",
     "rating_words",
+    "read_ct_folder",
     "read_ct_rate",
     "read_derm7pt",
     "read_iu_xray",
     "read_lidc",
     "read_manifest",
+    "read_nodule_csv",
+    "read_nodule_json",
+    "read_nodule_masks",
     "read_ph2",
     "read_rejected",
     "read_split_manifest",

@@ -88,11 +88,10 @@ def read_ct_rate(
     The labels are the authors' text classifier's, made from the reports: a text baseline reads the answer, and an image
     model that does well on them agrees with that classifier.
 
-    The first release (folders ``train`` and ``valid``) holds stored values and an empty header: Hounsfield units are
-    ``value * meta.rescale_slope + meta.rescale_intercept``, and the spacing is in ``meta.spacing_mm`` alone; write both
-    into the files (the authors' ``fix_metadata.py``) before `LoadCTd` reads them. In the second release
-    (``train_fixed``, ``valid_fixed``) both are in the file: applying the table's slope once more, as code written for
-    the first release does, is wrong by the intercept. ``meta.in_hounsfield`` says which one an item is of.
+    The first release (folders ``train`` and ``valid``) holds stored values and an empty header. Slope, intercept and
+    spacing stand in ``meta`` alone, from where `LoadCTd` applies them. In the second release (``train_fixed``,
+    ``valid_fixed``) they are in the file: applying the table's slope once more, as code written for the first release
+    does, is wrong by the intercept. ``meta.in_hounsfield`` says which one an item is of.
 
     Args:
         root: the repository's copy, or its folder ``dataset``.

@@ -42,6 +42,7 @@ class PhantomSpec:
     splits: dict[str, int]
     counterfactuals: bool
     monochrome1: float
+    slices: int | None = None
     version: int = PHANTOM_VERSION
 
 
@@ -55,6 +56,7 @@ def make_phantom(
     file_format: str = "dicom",
     splits: Mapping[str, float] | None = None,
     monochrome1: float = 0.0,
+    slices: int | None = None,
     workers: int = 1,
     counterfactuals: bool = False,
     progress: bool = True,
@@ -72,6 +74,7 @@ def make_phantom(
         file_format: ``dicom`` or ``nifti``.
         splits: counts or fractions of the patients per split, in order of patient; 70/10/20 % train, val, test if None.
         monochrome1: share of the radiographs stored as MONOCHROME1.
+        slices: of a CT, 330 mm from the lowest to the highest; half of ``image_size`` if None.
         workers: processes.
         counterfactuals: also write each patient with findings as a second study without any, on the same split and
             named in the column ``counterfactual_of`` (leave them out with ``where={"counterfactual_of": ""}``).
@@ -84,7 +87,15 @@ def make_phantom(
         ValueError: If a parameter is out of range, or the folder holds another phantom.
     """
     spec = PhantomSpec(
-        patients, seed, image_size, modality, file_format, _counts(splits, patients), counterfactuals, monochrome1
+        patients,
+        seed,
+        image_size,
+        modality,
+        file_format,
+        _counts(splits, patients),
+        counterfactuals,
+        monochrome1,
+        slices,
     )
     _check(spec)
     folder = Path(folder)
@@ -122,6 +133,8 @@ def _check(spec: PhantomSpec) -> None:
         raise ValueError(
             f"patients={spec.patients}, image_size={spec.image_size}: give at least 1 patient and 32 pixels."
         )
+    if spec.slices is not None and (spec.modality != "CT" or spec.slices < 16):
+        raise ValueError(f"slices={spec.slices}: only a CT has slices, and at least 16 of them; leave it out.")
     if spec.modality not in ("DX", "CT") or spec.file_format not in ("dicom", "nifti"):
         raise ValueError(f"modality={spec.modality!r}, file_format={spec.file_format!r}: use DX or CT, dicom or nifti.")
 
@@ -130,7 +143,7 @@ def _claim(note: Path, spec: PhantomSpec) -> bool:
     """Whether the folder already belongs to this very phantom."""
     if not note.is_file():
         return False
-    found = json.loads(note.read_text(encoding="utf-8"))
+    found = {"slices": None, **json.loads(note.read_text(encoding="utf-8"))}  # older phantoms do not say
     if found != json.loads(json.dumps(asdict(spec))):
         differ = sorted(key for key, value in asdict(spec).items() if found.get(key) != value)
         raise ValueError(

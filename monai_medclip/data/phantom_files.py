@@ -18,7 +18,7 @@ from monai_medclip.data.phantom_lesions import FOCAL
 from monai_medclip.data.phantom_patient import PhantomPatient
 from monai_medclip.data.phantom_xray import XRay
 
-__all__ = ["CaseRows", "write_case"]
+__all__ = ["CaseRows", "write_case", "write_image"]
 
 Row = dict[str, Any]
 _GRAY_LEVELS = 4095
@@ -58,7 +58,8 @@ class _Study(NamedTuple):
 
     @property
     def uid_of(self) -> tuple[object, ...]:
-        return (self.patient.seed, self.patient.index, self.spec["modality"], self.spec["image_size"], self.without)
+        size = (self.spec["image_size"], *([self.spec["slices"]] if self.spec["slices"] else []))
+        return (self.patient.seed, self.patient.index, self.spec["modality"], *size, self.without)
 
     @property
     def monochrome1(self) -> bool:
@@ -77,11 +78,32 @@ def write_case(folder: Path, spec: Mapping[str, Any], index: int, split: str) ->
     return rows
 
 
+def write_image(folder: Path, spec: Mapping[str, Any], index: int, without: tuple[str, ...] = ()) -> Path:
+    """Write the image of patient ``index`` alone, without some of the findings.
+
+    Args:
+        folder: where; need not be the phantom's own.
+        spec: the phantom's parameters, as its ``phantom.json`` has them.
+        index: which patient.
+        without: findings to leave out; everything else is drawn alike.
+
+    Returns:
+        The file, or the folder of a DICOM series.
+    """
+    return folder / _write_image(folder, _Study(PhantomPatient(spec["seed"], index), without, spec))[0]
+
+
+def _write_image(folder: Path, study: _Study) -> tuple[str, XRay | CT]:
+    """File, relative to the folder, and what was drawn."""
+    if study.spec["modality"] == "DX":
+        xray = study.patient.xray(study.spec["image_size"], study.without)
+        return _write_xray(folder, study, xray), xray
+    ct = _ct(study)
+    return _write_ct(folder, study, ct), ct
+
+
 def _write(folder: Path, study: _Study, split: str, rows: CaseRows) -> None:
-    image = (
-        study.patient.xray(study.spec["image_size"], study.without) if study.spec["modality"] == "DX" else _ct(study)
-    )
-    file = _write_xray(folder, study, image) if isinstance(image, XRay) else _write_ct(folder, study, image)
+    file, image = _write_image(folder, study)
     for label, mask in image.masks.items():
         rows.masks.append(_mask_row(folder, study, label, mask, image))
         if label in FOCAL and mask.ndim == 2 and mask.any():
@@ -91,7 +113,7 @@ def _write(folder: Path, study: _Study, split: str, rows: CaseRows) -> None:
 
 def _ct(study: _Study) -> CT:
     size = study.spec["image_size"]
-    return study.patient.ct((size // 2, size, size), study.without)
+    return study.patient.ct((study.spec["slices"] or size // 2, size, size), study.without)
 
 
 def _image_row(study: _Study, split: str, file: str, image: XRay | CT) -> Row:

@@ -10,10 +10,10 @@ from monai_medclip.transforms.chest_ct import (
     LoadCTd,
     TakeSliced,
     WindowHUd,
-    check_ct_series,
     check_hounsfield,
 )
 from monai_medclip.transforms.chest_xray import ChestXrayTransform, LoadRadiographd
+from monai_medclip.transforms.ct_series import check_ct_series, choose_ct_stack, find_ct_stacks, kernel_kind
 from monai_medclip.transforms.dermoscopy import LoadDermoscopyd
 from monai_medclip.transforms.dicom import ITKRadiographReader, RadiographReader
 from monai_medclip.transforms.display_order import CT_DISPLAY_AXES, DisplayOrderd, patient_orientation
@@ -30,7 +30,8 @@ from monai_medclip.transforms.lungs import (
     find_lungs,
 )
 from monai_medclip.transforms.mapped_text import MappedText
-from monai_medclip.transforms.nodule import CropNoduled, NoduleCenterd
+from monai_medclip.transforms.nodule import CropNoduled
+from monai_medclip.transforms.nodule_center import NoduleCenterd
 from monai_medclip.transforms.rejects import BadInputError, CheckedDataset, Rejection, bad_input_cause, write_rejected
 from monai_medclip.transforms.report import (
     CleanReportd,
@@ -90,11 +91,14 @@ __all__ = [
     "body_mask",
     "check_ct_series",
     "check_hounsfield",
+    "choose_ct_stack",
     "clause_spans",
     "collate_reports",
+    "find_ct_stacks",
     "find_lung_sides",
     "find_lungs",
     "identity_hash",
+    "kernel_kind",
     "padding_mask",
     "patient_orientation",
     "robust_unit_range",

@@ -9,13 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor, NibabelReader
+from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
-from monai.utils import MetaKeys, TraceKeys
-from pydicom.dataset import Dataset
+from monai.utils import MetaKeys, TraceKeys, ensure_tuple
 
 from monai_medclip.transforms.body import padding_mask
-from monai_medclip.transforms.dicom import is_dicom, read_dicom, stored_pixels
+from monai_medclip.transforms.ct_series import (
+    SERIES_RULES,
+    check_ct_series,
+    check_rescale_type,
+    choose_ct_stack,
+    find_ct_stacks,
+    is_series_uid,
+)
+from monai_medclip.transforms.ct_volume import CTVolume, StoredUnits, read_ct_nifti, read_ct_stack, stored_units
+from monai_medclip.transforms.dicom import is_dicom
 from monai_medclip.transforms.intensity import check_finite
 from monai_medclip.transforms.rejects import BadInputError, item_name
 
@@ -41,12 +49,15 @@ def check_hounsfield(values: np.ndarray, file: str) -> None:
     Raises:
         BadInputError: with the range found.
     """
+    values = values.ravel(order="K")  # a view, also of the Fortran order that slices and NIfTI come in
     check_finite(values, file)
     lowest, highest = float(values.min()), float(values.max())
     if lowest < _BELOW_AIR_HU:
-        seen = values[~padding_mask(values)]
-        lowest = float(seen.min()) if seen.size else lowest
-        share = float((seen < _BELOW_AIR_HU).mean()) if seen.size else 1.0
+        seen = np.logical_not(padding := padding_mask(values), out=padding)
+        count = int(np.count_nonzero(seen))
+        lowest = float(values.min(where=seen, initial=np.inf)) if count else lowest
+        below = values < _BELOW_AIR_HU
+        share = np.count_nonzero(np.logical_and(below, seen, out=below)) / count if count else 1.0
         if share > _BELOW_AIR_SHARE:
             reason = f"{share:.0%} of the values lie below {_BELOW_AIR_HU:g}, far below air (-1000), but are no padding"
             raise BadInputError(file, reason, "Apply the rescale intercept once, not twice, or export the CT again.")
@@ -55,136 +66,90 @@ def check_hounsfield(values: np.ndarray, file: str) -> None:
         raise BadInputError(file, reason, "Apply the rescale slope and intercept, or export the CT without windowing.")
 
 
-def check_ct_series(headers: Sequence[Dataset], folder: str | Path) -> None:
-    """Refuse a set of slices that is not one gapless CT volume.
-
-    Raises:
-        BadInputError: for another modality, several series, slices of several sizes, or a missing or doubled slice.
-    """
-    modalities = {str(header.get("Modality", "") or "CT") for header in headers}  # minimal headers may leave it out
-    if modalities != {"CT"}:
-        remedy = "Read radiographs with LoadRadiographd; keep one CT series per folder."
-        raise BadInputError(folder, f"Modality is {', '.join(sorted(modalities))}, not CT", remedy)
-    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
-    sizes = {(int(header.Rows), int(header.Columns)) for header in headers}
-    if len(series) > 1 or len(sizes) > 1:
-        reason = f"the folder holds {len(series)} series with {len(sizes)} slice sizes"
-        raise BadInputError(folder, reason, "Put each series into a folder of its own.")
-    if len(headers) < 3 or any("ImagePositionPatient" not in header for header in headers):
-        return
-    positions = np.sort([_along_normal(header) for header in headers])
-    gaps_mm = np.diff(positions)
-    typical_mm = float(np.median(gaps_mm))
-    if np.abs(gaps_mm - typical_mm).max() > 0.1 * typical_mm + 0.01:
-        reason = (
-            f"slices lie {typical_mm:.2f} mm apart, but once {gaps_mm[np.abs(gaps_mm - typical_mm).argmax()]:.2f} mm"
-        )
-        raise BadInputError(folder, reason, "A slice is missing or doubled: export the series again.")
-
-
-def _along_normal(header: Dataset) -> float:
-    """Position of a slice along its normal, in mm (PS3.3 C.7.6.2.1.1)."""
-    row, column = np.reshape([float(v) for v in header.get("ImageOrientationPatient", (1, 0, 0, 0, 1, 0))], (2, 3))
-    return float(np.cross(row, column) @ np.array([float(v) for v in header.ImagePositionPatient]))
-
-
 class LoadCTd(MapTransform):
-    """Load chest CT (a DICOM series folder, one DICOM slice, NIfTI) as (1, x, y, z), float32, in HU, -1024 or more.
+    """Load chest CT (DICOM folder, slice or multi-frame object, or NIfTI) as (1, x, y, z), float32, HU, -1024 or more.
 
-    Stock `LoadImaged` stacks whatever a folder holds, mixes series, and does not miss a slice that is missing.
+    Stock `LoadImaged` stacks whatever a folder holds, mixes series, misses no missing slice, and shows padding as what
+    it happens to be stored as. Pixel padding becomes -1024 here. NIfTI of stored values with an empty header, as in
+    CT-RATE's first release, becomes HU by the item's ``meta``, see `stored_units`.
     MONAI Label puts `image_path` into items; MONAI 1.6's `Spacingd` then fails on NIfTI: delete that key first.
     """
 
-    def __init__(self, keys: KeysCollection, *, check_units: bool = True, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        series: str | Sequence[str] | None = None,
+        check_units: bool = True,
+        allow_missing_keys: bool = False,
+    ) -> None:
         """Set the loader.
 
         Args:
             keys: paths.
-            check_units: refuse values that cannot be a chest CT in HU, see `check_hounsfield`.
+            series: which stack of a DICOM folder is meant, where it may hold several: a SeriesInstanceUID (or a stack's
+                uid, see `CTStack`), the item's key that holds one, or a rule: "most slices", "thinnest", "soft" or
+                "lung" (by kernel, see `kernel_kind`). Several are applied in turn: ["soft", "thinnest"]. ``None``:
+                the folder must hold exactly one. NIfTI files hold one volume each, which is not asked.
+            check_units: refuse values that cannot be a chest CT in HU: see `check_hounsfield`, and Rescale Type.
             allow_missing_keys: do not raise when a key is missing.
 
         Raises:
-            BadInputError: when called with a path that is missing, damaged, not CT, with gaps, or not in HU.
+            BadInputError: when called with a path that is missing, damaged, not CT, with gaps, not in HU, or of which
+                it is not clear which stack is meant: the message lists them.
+            ValueError: when called with an item that lacks the key in `series`.
         """
         super().__init__(keys, allow_missing_keys)
+        self.series = () if series is None else tuple(ensure_tuple(series))
         self.check_units = check_units
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its paths replaced by volumes."""
+        """Return the item with its paths replaced by volumes; ``series_uid`` in their meta names the stack."""
         item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = self._load(str(item[key]))
+        paths = {key: str(item[key]) for key in self.key_iterator(item)}
+        stored = stored_units(item.get("meta") or {}, item_name(item))
+        series = [self._named(rule, item) for rule in self.series]
+        for key, path in paths.items():
+            item[key] = self._load(path, series, stored)
         return item
 
-    def _load(self, path: str) -> MetaTensor:
+    def _named(self, rule: str, item: Mapping[Hashable, Any]) -> str:
+        """A rule, or a UID from the item."""
+        if rule in SERIES_RULES or is_series_uid(rule):
+            return rule
+        if rule not in item:
+            rules = ", ".join(repr(name) for name in SERIES_RULES)
+            raise ValueError(
+                f"series {rule!r} is no rule ({rules}), no UID, and no key of {item_name(item)}. Choose one of these."
+            )
+        return str(item[rule])
+
+    def _load(self, path: str, series: Sequence[str], stored: StoredUnits | None) -> MetaTensor:
         if not Path(path).exists():
             raise BadInputError(path, "there is no such file or folder", "Correct the path or the image root.")
-        dicom = Path(path).is_dir() or is_dicom(path)
         try:
-            values, affine = read_ct_dicom(path) if dicom else _read_nifti(path)
+            if Path(path).is_dir() or is_dicom(path):
+                return self._volume(*self._read_dicom(path, series), path)
+            return self._volume(read_ct_nifti(path, stored), {}, path)
         except BadInputError:
             raise
         except Exception as error:  # what pydicom, nibabel and their decoders raise differs by version
             reason = f"the CT cannot be read ({type(error).__name__}: {error})"
             raise BadInputError(path, reason, "Export it again as DICOM or NIfTI.") from error
-        values = values.astype(np.float32)
+
+    def _read_dicom(self, path: str, series: Sequence[str]) -> tuple[CTVolume, dict[str, str]]:
+        stack = choose_ct_stack(find_ct_stacks(path), series, path)
+        check_ct_series(stack, path)
         if self.check_units:
-            check_hounsfield(values, path)
-        volume = torch.from_numpy(np.maximum(values, LOWEST_HU))[None]
-        meta = {MetaKeys.SPATIAL_SHAPE: np.asarray(values.shape), MetaKeys.ORIGINAL_AFFINE: affine}
-        return MetaTensor(volume, affine=torch.as_tensor(affine), meta={**meta, "filename_or_obj": path})
+            check_rescale_type(stack, path)
+        return read_ct_stack(stack), {"series_uid": stack.uid}
 
-
-def read_ct_dicom(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a series folder or one slice.
-
-    Args:
-        path: folder with one series and nothing else that is DICOM, or a file.
-
-    Returns:
-        values (x, y, z) and the affine (4, 4) in RAS, mm.
-    """
-    files = sorted(file for file in Path(path).iterdir() if is_dicom(file)) if Path(path).is_dir() else [Path(path)]
-    if not files:
-        raise BadInputError(path, "the folder has no DICOM files", "Name the folder of one CT series.")
-    slices = [read_dicom(file) for file in files]
-    check_ct_series(slices, path)
-    placed = all("ImagePositionPatient" in header for header in slices)
-    slices.sort(key=_along_normal if placed else _instance_number)
-    planes = [_hounsfield_plane(header) for header in slices]
-    return np.stack(planes, axis=-1), _ct_affine(slices, placed)
-
-
-def _instance_number(header: Dataset) -> float:
-    return float(header.get("InstanceNumber", 0) or 0)
-
-
-def _hounsfield_plane(header: Dataset) -> np.ndarray:
-    stored = stored_pixels(header, str(getattr(header, "filename", "")))
-    return stored.T.astype(np.float32) * float(header.get("RescaleSlope", 1)) + float(header.get("RescaleIntercept", 0))
-
-
-def _ct_affine(slices: Sequence[Dataset], placed: bool) -> np.ndarray:
-    """Affine from (x, y, z) indices to RAS in mm (PS3.3 C.7.6.2.1.1); slices without a position are taken as axial."""
-    first, last = slices[0], slices[-1]
-    row_mm, column_mm = (float(v) for v in first.get("PixelSpacing", (1, 1)))
-    row, column = np.reshape([float(v) for v in first.get("ImageOrientationPatient", (1, 0, 0, 0, 1, 0))], (2, 3))
-    lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1] = row * column_mm, column * row_mm
-    lps[:3, 2] = np.cross(row, column) * (float(first.get("SliceThickness", 0) or 0) or 1.0)
-    if placed:
-        lps[:3, 3] = [float(v) for v in first.ImagePositionPatient]
-    if placed and len(slices) > 1:
-        lps[:3, 2] = (np.array([float(v) for v in last.ImagePositionPatient]) - lps[:3, 3]) / (len(slices) - 1)
-    return np.diag([-1.0, -1, 1, 1]) @ lps
-
-
-def _read_nifti(path: str) -> tuple[np.ndarray, np.ndarray]:
-    reader = NibabelReader()
-    values, meta = reader.get_data(reader.read(path))
-    if values.ndim != 3:
-        raise BadInputError(path, f"the image has shape {values.shape}, a volume has three axes", "Save one volume.")
-    return values, np.asarray(meta[MetaKeys.AFFINE], dtype=float)
+    def _volume(self, volume: CTVolume, told: Mapping[str, str], path: str) -> MetaTensor:
+        if self.check_units:
+            check_hounsfield(volume.hu, path)
+        hu = torch.from_numpy(np.maximum(volume.hu, LOWEST_HU, out=volume.hu))[None]
+        meta = {MetaKeys.SPATIAL_SHAPE: np.asarray(hu.shape[1:]), MetaKeys.ORIGINAL_AFFINE: volume.affine, **told}
+        return MetaTensor(hu, affine=torch.as_tensor(volume.affine), meta={**meta, "filename_or_obj": path})
 
 
 class WindowHUd(MapTransform):

@@ -199,16 +199,32 @@ def presented_pixels(stored: Pixels, dataset: Dataset, *, voi: bool = True, back
     shown = (values - low) / (high - low) if shown is None else shown
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shown = 1 - shown  # MONOCHROME1 shows its lowest value white (PS3.3 C.7.6.3.1.2): bone is stored dark
-    return np.where(_padding(stored, dataset), background, shown).astype(np.float32)
+    return np.where(padded_pixels(stored, dataset), background, shown).astype(np.float32)
 
 
-def _padding(stored: Pixels, dataset: Dataset) -> Pixels:
-    """Where the image holds Pixel Padding Value, or lies between it and its Range Limit (PS3.3 C.7.5.1.1.2)."""
+def padded_pixels(stored: Pixels, dataset: Dataset) -> Pixels:
+    """Where the image holds Pixel Padding Value, or lies between it and its Range Limit (PS3.3 C.7.5.1.1.2).
+
+    Args:
+        stored: stored values, any shape.
+        dataset: the header.
+
+    Returns:
+        true for padding: of the shape of `stored`, or () where the header names none.
+    """
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros((), bool)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    return (stored >= min(value, limit)) & (stored <= max(value, limit))
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = [_as_stored(end, dataset) for end in (value, value if limit is None else limit)]
+    return (stored >= min(ends)) & (stored <= max(ends))
+
+
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """A header's value with the sign of the pixels: some writers give 63536 beside signed pixels that hold -2000."""
+    bits = int(dataset.BitsAllocated)
+    value = int(value) % 2**bits
+    return value - 2**bits if int(dataset.get("PixelRepresentation", 0)) and value >= 2 ** (bits - 1) else value
 
 
 def _meta(dataset: Dataset, spacing: PixelSpacing) -> dict[str, Any]:

@@ -213,22 +213,28 @@ class _Lungmask:
     def __init__(self, weights: str | Path | None) -> None:
         if weights is None or not Path(weights).is_file():
             raise ValueError(
-                f"weights is {str(weights)!r}, which is no file: finder='lungmask' needs the R231 weights of the "
-                "lungmask project as a file, because nothing is downloaded here. Get unet_r231 from its releases, or "
-                "choose finder='threshold'."
+                f"weights is {str(weights)!r}, which is no file: finder='lungmask' needs unet_r231 of the lungmask "
+                "project's releases as a file (nothing is downloaded here). Get it, or choose finder='threshold'."
             )
         try:
             lungmask: Any = importlib.import_module("lungmask")
         except ImportError as error:
             raise ImportError(
-                "finder='lungmask' needs the lungmask package: pip install lungmask (its weights come separately). "
-                "finder='threshold' works without it."
+                "finder='lungmask' needs the lungmask package: pip install \"monai-medclip[lungmask]\" (its weights "
+                "come separately). finder='threshold' works without it."
             ) from error
-        self.infer = lungmask.LMInferer(modelpath=str(weights), tqdm_disable=True)
+        self.weights = str(weights)
+        try:
+            self.infer = lungmask.LMInferer(modelpath=self.weights, tqdm_disable=True)
+        except Exception as error:  # torch's errors for a file that is cut, or of another network, are many
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(f"weights {self.weights} are not lungmask's R231 ({reason}). Get it again.") from error
 
     def __call__(self, volume_hu: NDArray[Any], spacing_mm: Spacing, file: str) -> Labels:
         """Labels (x, y, z) of a volume in `PATIENT_AXES`; lungmask wants (z, y, x) and labels the sides as we do."""
         found = np.asarray(self.infer.apply(np.ascontiguousarray(volume_hu.T)), np.uint8).T
+        if found.max(initial=0) > LEFT_LUNG:
+            raise ValueError(f"weights {self.weights} mark lobes (label {found.max()}). Use unet_r231.")
         found_ml = float((found > 0).sum() * np.prod(spacing_mm)) / 1000
         if found_ml < _SMALLEST_LUNGS_ML:
             reason = f"no lung found: lungmask marks {found_ml:.0f} ml, less than {_SMALLEST_LUNGS_ML:g} ml"

@@ -165,7 +165,7 @@ def test_lungmask_sees_slices_feet_first_and_its_weights_are_never_fetched(monke
         LungMaskd("image", finder="lungmask", weights=weights)
     weights.touch()
     monkeypatch.setitem(sys.modules, "lungmask", None)
-    with pytest.raises(ImportError, match="pip install lungmask"):
+    with pytest.raises(ImportError, match=r"pip install .*lungmask\]"):
         LungMaskd("image", finder="lungmask", weights=weights)
     monkeypatch.setitem(sys.modules, "lungmask", SimpleNamespace(LMInferer=FakeInferer))
     volume = MetaTensor(torch.zeros(1, 80, 60, 40), affine=torch.diag(torch.tensor([2.0, 2, -4, 1])))  # RAI
@@ -175,6 +175,45 @@ def test_lungmask_sees_slices_feet_first_and_its_weights_are_never_fetched(monke
     np.testing.assert_array_equal(mask, expected)
     with pytest.raises(BadInputError, match="lungmask marks 0 ml"):
         LungMaskd("image", finder="lungmask", weights=weights)({"image": volume + 2000})
+
+
+def test_weights_of_another_network_are_named(monkeypatch, tmp_path):
+    weights = tmp_path / "unet_ltrclobes.pth"
+    weights.write_bytes(b"cut off")
+
+    class Lobes(FakeInferer):
+        def apply(self, volume):
+            return np.full(volume.shape, 5, np.uint8)
+
+    class Broken(FakeInferer):
+        def __init__(self, modelpath, tqdm_disable):
+            raise RuntimeError("unexpected EOF")
+
+    volume = MetaTensor(torch.zeros(1, 8, 8, 8))
+    monkeypatch.setitem(sys.modules, "lungmask", SimpleNamespace(LMInferer=Lobes))
+    with pytest.raises(ValueError, match=r"unet_ltrclobes\.pth mark lobes .label 5.*unet_r231"):
+        LungMaskd("image", finder="lungmask", weights=weights)({"image": volume})
+    monkeypatch.setitem(sys.modules, "lungmask", SimpleNamespace(LMInferer=Broken))
+    with pytest.raises(ValueError, match=r"not lungmask's R231 \(RuntimeError: unexpected EOF\)"):
+        LungMaskd("image", finder="lungmask", weights=weights)
+
+
+def test_the_package_itself_gives_its_own_mask_on_any_grid(tmp_path):
+    """With lungmask installed: its network with random weights, its own answer turned to the volume's axes."""
+    lungmask = pytest.importorskip("lungmask")
+    resunet = pytest.importorskip("lungmask.resunet")
+    chest = make_chest(axes="RAI", spacing=(4.0, 4.0, 64.0))
+    network = resunet.UNet(n_classes=3, padding=True, depth=5, up_mode="upsample", batch_norm=True).eval()
+    with torch.no_grad():  # shift the classes so that each wins somewhere
+        image = torch.nn.functional.interpolate(chest.hu.as_tensor()[None, :, :, :, 1], (256, 256))
+        network.last.bias -= network((image.clamp(-1024, 600) + 1024) / 1624)[0].flatten(1).quantile(0.6, dim=1)
+    weights = tmp_path / "random.pth"
+    torch.save(network.state_dict(), weights)
+    mask = LungMaskd("image", finder="lungmask", weights=weights, sides=True)({"image": chest.hu})["lungs"][0].numpy()
+    upright = chest.hu[0].numpy()[::-1, ::-1, ::-1]  # RAI to LPS
+    own = lungmask.LMInferer(modelpath=str(weights), tqdm_disable=True).apply(np.ascontiguousarray(upright.T))
+    assert len(np.unique(own)) > 1
+    np.testing.assert_array_equal(mask, own.T[::-1, ::-1, ::-1])
 
 
 @pytest.mark.parametrize("options", [{"finder": "atlas"}, {"weights": "unet.pth"}, {"mask_keys": "image"}])

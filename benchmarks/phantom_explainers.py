@@ -1,6 +1,7 @@
 """Where do explainers point on phantom lesions: the localization tables, from finished runs of the default config.
 
 python benchmarks/phantom_explainers.py RUN [RUN ...] --dataset-dir medclip_data/phantom --split test --output-dir out
+python benchmarks/phantom_explainers.py RUN [RUN ...] --overlay ct --dataset-dir medclip_data/phantom_ct
 
 Writes cases.csv (one row per run, method and present finding), figures.csv (means with 95 % intervals over patients,
 a patient drawn with all its findings and runs), counterfactual.csv, and figures.md, which is the same to read.
@@ -9,19 +10,21 @@ a patient drawn with all its findings and runs), counterfactual.csv, and figures
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from PIL import Image
 from tqdm import tqdm
 
 from monai_medclip.audits import LesionCases, counterfactual_heat, heatmaps_of, localization_rows
 from monai_medclip.cli import bundle_root
-from monai_medclip.data import PhantomPatient, read_manifest
+from monai_medclip.data import read_manifest
+from monai_medclip.data.phantom_files import write_image
 from monai_medclip.data.phantom_lesions import FINDING_NAMES, FOCAL
 from monai_medclip.engines import write_csv
 from monai_medclip.explainers import (
@@ -75,26 +78,34 @@ ABOUT = ("run", "method", "finding", "patient", "focal", "size", "third", "alone
 Row = dict[str, Any]
 
 
-def trained(run: str) -> tuple[Any, Callable[[dict[str, Any]], dict[str, Any]]]:
-    """The classifier and the image transforms as the inference config builds them; nothing is written to the run."""
-    parser = ConfigParser()
-    parser.read_config(str(Path(str(bundle_root())) / "configs" / "inference.json"))
+class Trained(NamedTuple):
+    """What a finished run asks and how it reads, as the explain config builds it; nothing is written to the run."""
+
+    classifier: Any
+    read_image: Callable[[dict[str, Any]], dict[str, Any]]
+    read_truth: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def trained(run: str, overlays: Sequence[str]) -> Trained:
+    """The classifier and the transforms of a run."""
+    parser, configs = ConfigParser(), Path(str(bundle_root())) / "configs"
+    parser.read_config([str(configs / f"{name}.json") for name in ("explain", *overlays)])
     parser["output_dir"] = run
     parser.get_parsed_content("clip").load(parser.get_parsed_content("model_file"))
-    return parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("image_preprocessing")
+    parts = ("network_def", "image_preprocessing", "load_truth")
+    classifier, read_image, read_truth = (parser.get_parsed_content(part) for part in parts)
+    return Trained(classifier.eval(), read_image, read_truth)
 
 
-def lesion_cases(items: Sequence[dict[str, Any]], prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> LesionCases:
+def lesion_cases(items: Sequence[dict[str, Any]], run: Trained) -> LesionCases:
     """Images, masks and sizes of manifest items."""
-    images = [prepare({"image": item["image"]})["image"].as_tensor() for item in tqdm(items, "images", leave=False)]
-    masks = torch.zeros(len(items), len(FINDING_NAMES), *images[0].shape[1:], dtype=torch.bool)
+    cases = [run.read_truth(run.read_image(item)) for item in tqdm(items, "images", leave=False)]
+    images, masks = (torch.stack([case[key].as_tensor() for case in cases]) for key in ("image", "truth"))
     sizes = np.full(masks.shape[:2], np.nan)
     for number, item in enumerate(items):
-        for name, file in item.get("masks", {}).items():
-            masks[number, FINDING_NAMES.index(name)] = torch.from_numpy(np.asarray(Image.open(file)) > 0)
         for lesion in item["meta"]["findings"]:
             sizes[number, FINDING_NAMES.index(lesion["name"])] = lesion["size_mm"]
-    return LesionCases(FINDING_NAMES, torch.stack(images), masks, sizes, tuple(item["patient_id"] for item in items))
+    return LesionCases(FINDING_NAMES, images, masks > 0, sizes, tuple(item["patient_id"] for item in items))
 
 
 def judged(run: str, classifier: Any, cases: LesionCases, options: argparse.Namespace) -> Iterator[Row]:
@@ -117,29 +128,32 @@ def ceiling(classifier: Any, cases: LesionCases) -> torch.Tensor:
     return maps
 
 
-def counterfactuals(run: str, classifier: Any, cases: LesionCases, options: argparse.Namespace) -> Iterator[Row]:
+def counterfactuals(run: str, model: Trained, cases: LesionCases, options: argparse.Namespace) -> Iterator[Row]:
     """Heat under the lesion, with it and in the same patient drawn without it."""
+    spec = json.loads((Path(options.dataset_dir) / "phantom.json").read_text(encoding="utf-8"))
     for finding in tqdm(FINDING_NAMES, desc=f"{run}, counterfactuals"):
         f = FINDING_NAMES.index(finding)
         chosen = np.flatnonzero(cases.present[:, f])[: options.counterfactual_patients]
         if not len(chosen):
             continue
         patients = tuple(cases.patients[k] for k in chosen)
-        with_it, without_it = (drawn(classifier, cases, patients, out) for out in ((), (finding,)))
+        with_it, without_it = (drawn(model, spec, patients, out) for out in ((), (finding,)))
         part = LesionCases(FINDING_NAMES, with_it, cases.masks[chosen], cases.sizes[chosen], patients)
         for name in (name for name in COUNTERFACTUAL if name in options.methods):
-            heat = counterfactual_heat(METHODS[name](), classifier, part, without_it, finding, progress=False)
+            heat = counterfactual_heat(METHODS[name](), model.classifier, part, without_it, finding, progress=False)
             about = {"run": Path(run).name, "method": name, "finding": finding, "cases": len(chosen)}
             yield about | {"falls": float(heat.falls.mean()), "remaining": heat.remaining}
 
 
-def drawn(classifier: Any, cases: LesionCases, patients: Sequence[str], without: tuple[str, ...]) -> torch.Tensor:
-    """The patients' radiographs as the network takes them, straight from the generator, (B, 1, rows, columns)."""
-    encoder, images = classifier.image_encoder, []
-    for patient in patients:
-        seed, index = map(int, patient.removeprefix("phantom").split("_"))
-        images.append(torch.from_numpy(PhantomPatient(seed, index).xray(cases.images.shape[-1], without).image).float())
-    return (torch.stack(images).unsqueeze(1) - encoder.mean[0]) / encoder.std[0]
+def drawn(model: Trained, spec: Row, patients: Sequence[str], without: tuple[str, ...]) -> torch.Tensor:
+    """The patients' images as the network takes them, drawn anew, (B, 1, *spatial)."""
+    images = []
+    with tempfile.TemporaryDirectory() as folder:
+        for patient in patients:
+            index = int(patient.rpartition("_")[2])
+            file = write_image(Path(folder), spec, index, without)
+            images.append(model.read_image({"image": str(file)})["image"].as_tensor())
+    return torch.stack(images)
 
 
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -222,6 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="folders of finished training runs")
     parser.add_argument("--dataset-dir", default="medclip_data/phantom")
+    parser.add_argument("--overlay", nargs="*", default=[], help="configs of the runs beside the default: ct, slices")
     parser.add_argument("--split", default="test", choices=("val", "test"), help="choose on val, report test")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--tolerances", nargs="+", type=float, default=[0, 8], help="pixels; one token is 8")
@@ -237,10 +252,10 @@ def main() -> None:
     heat: list[Row] = []
     items = read_manifest(Path(options.dataset_dir) / "manifest.csv", split=options.split)[: options.patients]
     for run in options.runs:
-        classifier, prepare = trained(run)
-        cases = lesion_cases(items, prepare)
-        rows += judged(run, classifier, cases, options)
-        heat += counterfactuals(run, classifier, cases, options)
+        model = trained(run, options.overlay)
+        cases = lesion_cases(items, model)
+        rows += judged(run, model.classifier, cases, options)
+        heat += counterfactuals(run, model, cases, options)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     found = figures(rows, options.bootstrap)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,22 +24,17 @@ from ..writers import (
     Heat,
     OverlayStyle,
     TintedReport,
-    Truth,
     explanation_page,
-    figure_panel,
-    grid_figure,
     heats_of,
-    montage_figure,
-    orthogonal_figure,
-    overlay_figure,
     overlay_panel,
     report_figure,
     save_figure,
-    scanner_maps,
     unit_image,
-    write_maps,
+    write_scanner_maps,
     write_whole,
 )
+from .explained_case import Case, slug, truths_of, write_figures, write_pages
+from .explanation_rows import ExplanationRows, rows_of
 from .files import write_csv, write_json
 
 __all__ = ["CaseExplainer", "explain_cases"]
@@ -48,30 +42,14 @@ __all__ = ["CaseExplainer", "explain_cases"]
 logger = logging.getLogger(__name__)
 
 
-class Case(NamedTuple):
-    """One prepared case and what is drawn over it."""
-
-    folder: Path
-    item: Mapping[Any, Any]
-    picture: np.ndarray  # (*spatial) or (rows, columns, 3), 0 to 1
-    heats: dict[str, list[Heat]]  # by method, one per prompt
-    truths: list[Truth | None]  # one per prompt
-    present: list[bool] | None  # one per prompt, if it is known of all
-
-    @property
-    def flat(self) -> bool:
-        """Whether the image has rows and columns only."""
-        return next(iter(self.heats.values()))[0].values.ndim == 2
-
-
 class CaseExplainer:
     """Explains prepared cases one by one and writes what it finds.
 
     For each case a folder with, per method, a figure for every prompt, a page with a prompt switcher (``METHOD.html``)
     and the raw maps on the scanner's grid (NIfTI, NPY); ``grid.png`` with all methods and prompts; volumes get
-    orthogonal slices and a montage. If the case has a report, ``report_METHOD.png`` shows which of its words carry the
-    score of image and report, and, of a 2D image, ``sentences.html`` where
-    each sentence lies.
+    orthogonal slices, a montage and a maximum intensity projection. If the case has a report, ``report_METHOD.png``
+    shows which of its words carry the score of image and report, and, of a 2D image, ``sentences.html`` where each
+    sentence lies.
 
     Args:
         network: the classifier.
@@ -112,7 +90,7 @@ class CaseExplainer:
         for method in self.methods.values():
             method.explainer.check(network if method.network is None else method.network)
 
-    def __call__(self, item: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    def __call__(self, item: Mapping[Any, Any]) -> ExplanationRows:
         """Explain one case.
 
         Args:
@@ -120,35 +98,31 @@ class CaseExplainer:
                 (F, *spatial), ``text`` with ``input_ids`` and ``token_spans``.
 
         Returns:
-            One row per method and prompt: score, total and largest heat, where the largest is, and, with a ground
-            truth, the share of the heat inside it.
+            One row per method and prompt, and of a volume with a ground truth one per nodule too; see `rows_of`.
         """
         (self._folder(item) / "case.json").unlink(missing_ok=True)  # until all is written, the case is not whole
         case = self._explained(item)
-        self._write_figures(case)
-        self._write_pages(case)
+        write_figures(case, self.style)
+        write_pages(case, self.style)
         if "input_ids" in item and self.text_methods:
             self._write_report(case)
-        rows = [
-            _row(item, name, heat, truth)
-            for name, heats in case.heats.items()
-            for heat, truth in zip(heats, case.truths, strict=True)
-        ]
-        write_json(case.folder / "case.json", {"asked": self._asked(item), "rows": rows})  # last: the case is whole
+        rows = rows_of(case)
+        # Last: the case is whole.
+        write_json(case.folder / "case.json", {"asked": self._asked(item), "rows": rows.maps, "nodules": rows.nodules})
         return rows
 
-    def finished(self, item: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+    def finished(self, item: Mapping[Any, Any]) -> ExplanationRows | None:
         """The rows of a case explained before: same weights, methods, prompts, rule and report; None otherwise."""
         path = self._folder(item) / "case.json"
         if not path.is_file():
             return None
         before = json.loads(path.read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = before["rows"]
-        return rows if before["asked"] == self._asked(item) else None
+        same = before["asked"] == self._asked(item) and "nodules" in before  # or an older version wrote it
+        return ExplanationRows(before["rows"], before["nodules"]) if same else None
 
     def _folder(self, item: Mapping[Any, Any]) -> Path:
         identity = str(item["id"])
-        name = _slug(identity)
+        name = slug(identity)
         if name != identity:  # two ids may look alike once they are file names
             name += f"-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         return self.output_dir / name
@@ -182,10 +156,10 @@ class CaseExplainer:
             heatmap, scores = method.explain(image.as_tensor()[None].to(self.device), self.network)
             maps = MetaTensor(heatmap[0].cpu()).copy_meta_from(image)
             heats[name] = heats_of(maps, scores[0], names, method=name)
-            write_maps(folder / "maps", scanner_maps(maps, self.transform), names, method=name, stem=_slug(name))
+            write_scanner_maps(folder / "maps", maps, self.transform, names, method=name, stem=slug(name))
         encoder = self.network.image_encoder
         picture = unit_image(image, mean=encoder.mean, std=encoder.std, channel=self.channel)
-        return Case(folder, item, picture, heats, _truths(item, names), self._presence(item, names))
+        return Case(folder, item, picture, heats, truths_of(item, names), self._presence(item, names))
 
     def _presence(self, item: Mapping[Any, Any], names: Sequence[str]) -> list[bool] | None:
         """Whether each prompt's finding is present; None unless the labels say it of all."""
@@ -194,41 +168,13 @@ class CaseExplainer:
         values = [float(item["label"][self.label_names.index(name)]) for name in names]
         return None if any(np.isnan(values)) else [value > 0 for value in values]
 
-    def _write_figures(self, case: Case) -> None:
-        for name, heats in case.heats.items():
-            for number, (heat, truth) in enumerate(zip(heats, case.truths, strict=True), start=1):
-                stem = case.folder / f"{_slug(name)}_{number:02d}_{_slug(heat.prompt)}"
-                if case.flat:
-                    save_figure(overlay_figure(case.picture, heat, style=self.style, truth=truth), f"{stem}.png")
-                    continue
-                for kind, draw in (("slices", orthogonal_figure), ("montage", montage_figure)):
-                    figure = draw(case.picture, heat, style=self.style, truth=truth, spacing_mm=_spacing_mm(case.item))
-                    save_figure(figure, f"{stem}_{kind}.png")
-        if case.flat:
-            rows = list(case.heats.values())
-            grid = grid_figure(case.picture, rows, present=case.present, truths=case.truths, style=self.style)
-            save_figure(grid, case.folder / "grid.png")
-
-    def _write_pages(self, case: Case) -> None:
-        for name, heats in case.heats.items():
-            panels = []
-            for heat, truth in zip(heats, case.truths, strict=True):
-                if case.flat:
-                    panels.append(overlay_panel(case.picture, heat, style=self.style, truth=truth))
-                    continue
-                spacing_mm = _spacing_mm(case.item)
-                figure = orthogonal_figure(case.picture, heat, style=self.style, truth=truth, spacing_mm=spacing_mm)
-                panels.append(figure_panel(heat, figure, style=self.style))
-            page = explanation_page(panels, title=f"{case.item['id']}: {name}")
-            write_whole(case.folder / f"{_slug(name)}.html", page.encode())
-
     def _write_report(self, case: Case) -> None:
         item = case.item
         text = str(item.get("text_original", item["text"]))
         image = item["image"].as_tensor()[None].to(self.device)
         for name, explain in self.text_methods.items():
             found = explain(self.network.clip, image, text, item["input_ids"], item["token_spans"])
-            save_figure(report_figure(_tinted(text, found, name)), case.folder / f"report_{_slug(name)}.png")
+            save_figure(report_figure(_tinted(text, found, name)), case.folder / f"report_{slug(name)}.png")
         if case.flat:
             self._write_sentences(case, text, image)
 
@@ -257,49 +203,31 @@ def explain_cases(
         progress: show a progress bar.
 
     Returns:
-        ``explanations.csv``: one row per case, method and prompt.
+        ``explanations.csv``: one row per case, method and prompt. Beside it, where volumes have a ground truth,
+        ``nodules.csv``: one per case, method, prompt and nodule.
     """
-    rows: list[dict[str, Any]] = []
+    rows = ExplanationRows([], [])
     kept = 0
     for case in tqdm(cases, desc="explaining", disable=not progress):
         before = explain.finished(case) if resume else None
         kept += before is not None
-        rows += explain(case) if before is None else before
-    table = write_csv(explain.output_dir / "explanations.csv", rows)
-    logger.info("%d maps: figures in %s, pictures and raw maps in the cases' folders beside it", len(rows), table)
+        found = explain(case) if before is None else before
+        rows.maps.extend(found.maps)
+        rows.nodules.extend(found.nodules)
+    table = write_csv(explain.output_dir / "explanations.csv", rows.maps)
+    (explain.output_dir / "nodules.csv").unlink(missing_ok=True)  # of a run before, on cases with masks
+    if rows.nodules:
+        write_csv(explain.output_dir / "nodules.csv", rows.nodules)
+    logger.info("%d maps: figures in %s, pictures and raw maps in the cases' folders beside it", len(rows.maps), table)
     if kept:
         logger.info("%d cases were explained before and kept", kept)
     return table
-
-
-def _row(item: Mapping[Any, Any], method: str, heat: Heat, truth: Truth | None) -> dict[str, Any]:
-    peak = np.unravel_index(int(heat.values.argmax()), heat.values.shape)
-    row: dict[str, Any] = {"id": item["id"], "method": method, "prompt": heat.prompt, "score": heat.score}
-    row |= {"total_heat": heat.total, "largest_heat": float(heat.values.max()), "peak": " ".join(map(str, peak))}
-    if truth is not None and truth.mask is not None:
-        positive = np.maximum(heat.values, 0)
-        row["share_in_truth"] = float(positive[truth.mask > 0].sum() / max(float(positive.sum()), 1e-12))
-        row["peak_in_truth"] = int(truth.mask[peak] > 0)
-    return row
-
-
-def _truths(item: Mapping[Any, Any], names: Sequence[str]) -> list[Truth | None]:
-    masks = item.get("truth")
-    if masks is None:
-        return [None] * len(names)
-    return [Truth(np.asarray(mask)) if bool(mask.any()) else None for mask in masks]
 
 
 def _tinted(text: str, found: WordWeights, method: str) -> TintedReport:
     title = f"{method}: score {float(found.score):.3g}" + (", no word stands out" if found.flat else "")
     spans = [(int(start), int(end)) for start, end in found.spans.tolist()]
     return TintedReport(text, spans, found.weights.tolist(), title=title)
-
-
-def _spacing_mm(item: Mapping[Any, Any]) -> tuple[float, ...]:
-    """Between slices, rows and columns, as the image's affine says."""
-    affine = torch.as_tensor(item["image"].affine)[:3, :3].double()
-    return tuple(affine.norm(dim=0).tolist())
 
 
 def _settings(explainer: Any) -> list[Any]:
@@ -311,7 +239,3 @@ def _settings(explainer: Any) -> list[Any]:
         elif isinstance(value, bool | int | float | str):
             found[name] = value
     return [type(explainer).__name__, found]
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or "case"

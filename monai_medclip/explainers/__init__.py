@@ -21,6 +21,7 @@ from monai_medclip.explainers.perturbation import PerturbationExplainer
 from monai_medclip.explainers.recommended import recommended
 from monai_medclip.explainers.rise import RISE
 from monai_medclip.explainers.rollout import AttentionRollout
+from monai_medclip.explainers.slice_wise import SliceWise
 from monai_medclip.explainers.surrogates import LIME, KernelSHAP
 from monai_medclip.explainers.text_chefer import TextChefer
 from monai_medclip.explainers.text_grad_eclip import TextGradECLIP
@@ -53,6 +54,7 @@ __all__ = [
     "PerturbationExplainer",
     "RandomMap",
     "ReportGrounding",
+    "SliceWise",
     "TextChefer",
     "TextExplainer",
     "TextGradECLIP",

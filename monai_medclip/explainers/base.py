@@ -50,6 +50,7 @@ class Explainer(ABC):
 
     name: str = ""
     explains_own_score = True  # False: the method says itself that it explains another model
+    needs_contrast = False  # True: the method refuses an image that is the same everywhere
 
     def __init__(self, *, target: str = "logit", verify: bool = False) -> None:
         """See the class."""

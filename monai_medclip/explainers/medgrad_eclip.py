@@ -43,6 +43,7 @@ class MedGradECLIP(AttentionExplainer):
     """
 
     name = "MedGrad E-CLIP"
+    needs_contrast = True
 
     def __init__(
         self,

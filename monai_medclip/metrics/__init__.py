@@ -16,6 +16,7 @@ from monai_medclip.metrics.classification import (
 from monai_medclip.metrics.clip_score import CLIPScore, InBatchTop1, clip_score, in_batch_top1
 from monai_medclip.metrics.comparison import AUCDifference, delong, holm
 from monai_medclip.metrics.epoch import ClassificationMetric, EpochMetric, RetrievalMetric
+from monai_medclip.metrics.lesion_heat import LesionHeat, lesion_heat, lesion_numbers, peak_mm
 from monai_medclip.metrics.localization import (
     Localization,
     LocalizationFigure,
@@ -49,6 +50,7 @@ __all__ = [
     "FindingReport",
     "InBatchTop1",
     "Interval",
+    "LesionHeat",
     "Localization",
     "LocalizationFigure",
     "MulticlassReport",
@@ -75,10 +77,13 @@ __all__ = [
     "grid_ceiling",
     "holm",
     "in_batch_top1",
+    "lesion_heat",
+    "lesion_numbers",
     "localization_figure",
     "localize",
     "multiclass",
     "overlap",
+    "peak_mm",
     "pointing_chance",
     "pointing_game",
     "retrieval",

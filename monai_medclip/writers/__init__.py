@@ -10,7 +10,8 @@ from monai_medclip.writers.grid import grid_figure
 from monai_medclip.writers.heat import Heat, heats_of, min_max_scaled
 from monai_medclip.writers.intervals import IntervalRow, interval_figure, subgroup_figure
 from monai_medclip.writers.learning_curve import FewShot, few_shot_figure
-from monai_medclip.writers.maps import MapFiles, scanner_maps, write_maps
+from monai_medclip.writers.maps import MapFiles, scanner_maps, write_maps, write_scanner_maps
+from monai_medclip.writers.mip import mip_figure
 from monai_medclip.writers.overlay import OverlayStyle, overlay, tint, unit_image
 from monai_medclip.writers.page import Panel, explanation_page, figure_panel, overlay_panel
 from monai_medclip.writers.recall import recall_figure
@@ -61,6 +62,7 @@ __all__ = [
     "heats_of",
     "interval_figure",
     "min_max_scaled",
+    "mip_figure",
     "montage_figure",
     "orthogonal_figure",
     "overlay",
@@ -83,6 +85,7 @@ __all__ = [
     "unit_image",
     "varied_settings",
     "write_maps",
+    "write_scanner_maps",
     "write_whole",
     "wrong_answers_figure",
     "wrong_answers_section",

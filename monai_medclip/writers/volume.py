@@ -18,7 +18,7 @@ from monai_medclip.writers.truth import Truth, draw_outlines, outlines
 
 __all__ = ["montage_figure", "orthogonal_figure", "peak_voxel"]
 
-_VIEWS = (  # axis that is cut; letters at the left, right, upper and lower edge, for volumes in CT display order
+VIEWS = (  # axis that is cut; letters at the left, right, upper and lower edge, for volumes in CT display order
     ("axial", 0, "RLAP"),
     ("coronal", 1, "RLHF"),
     ("sagittal", 2, "APHF"),
@@ -62,7 +62,7 @@ def montage_figure(
     Raises:
         ValueError: shapes differ, or the volume is none.
     """
-    _check(volume, heat, truth)
+    check_volume(volume, heat, truth)
     peak = peak_voxel(heat.values)[0]
     chosen = chosen_slices(len(volume), count, peak)
     scale = style._replace(limit=full_scale(heat.values, style))
@@ -74,13 +74,13 @@ def montage_figure(
         axes.set_axis_off()
     for axes, index in zip(grid.flat, chosen):
         show(axes, overlay(volume[index], heat.values[index], scale), aspect=spacing_mm[1] / spacing_mm[2])
-        draw_outlines(axes, _lines(truth, 0, index, volume[index].shape))
+        draw_outlines(axes, cut_outlines(truth, 0, index, volume[index].shape))
         title = f"slice {index}{' (peak)' if index == peak else ''} · heat {number(float(heat.values[index].sum()))}"
         axes.set_title(title, fontsize=7.5)
     draw_legend(figure, list(grid.flat), heat, scale)
     put_title(figure, f"{heat.prompt}: score {heat.score_label}", heat.method)
     shown = f"{len(chosen)} of {len(volume)} slices, from feet to head, the patient's right at the left"
-    put_notice(figure, said(heat, scale), shown + _key(truth))
+    put_notice(figure, said(heat, scale), shown + truth_key(truth))
     return figure
 
 
@@ -117,7 +117,7 @@ def orthogonal_figure(
     Raises:
         ValueError: shapes differ, or the voxel lies outside.
     """
-    _check(volume, heat, truth)
+    check_volume(volume, heat, truth)
     at = peak_voxel(heat.values) if voxel is None else tuple(int(index) for index in voxel)
     if len(at) != 3 or any(not 0 <= index < n for index, n in zip(at, volume.shape)):
         raise ValueError(f"voxel {at} lies outside the volume {volume.shape} (slices, rows, columns).")
@@ -126,22 +126,32 @@ def orthogonal_figure(
     widths = [sizes_mm[2], sizes_mm[2], sizes_mm[1]]
     figure = new_figure((12.6, 5.4))
     all_axes = figure.subplots(1, 3, width_ratios=widths)
-    for axes, (name, axis, letters) in zip(all_axes, _VIEWS):
+    for axes, (name, axis, letters) in zip(all_axes, VIEWS):
         _view(axes, volume, heat, at=at, axis=axis, spacing_mm=spacing_mm, style=scale, truth=truth)
         axes.set_title(f"{name}, {('slice', 'row', 'column')[axis]} {at[axis]}", fontsize=9)
-        _put_letters(axes, letters)
+        put_letters(axes, letters)
     draw_legend(figure, list(all_axes), heat, scale)
     put_title(figure, f"{heat.prompt}: score {heat.score_label}", heat.method)
     where = f"slice {at[0]}, row {at[1]}, column {at[2]}"
     cut = f"cut through {'the peak' if voxel is None else 'the given voxel'} ({where}), heat {number(heat.values[at])}"
-    put_notice(figure, said(heat, scale), cut + _key(truth))
+    put_notice(figure, said(heat, scale), cut + truth_key(truth))
     return figure
 
 
 def plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """One cut of a volume (slices, rows, columns) as a picture: coronal and sagittal cuts have the head up."""
-    cut = np.take(volume, index, axis=axis)
-    return cut if axis == 0 else cut[::-1]  # slices run from feet to head
+    return head_up(np.take(volume, index, axis=axis), axis)
+
+
+def head_up(picture: np.ndarray, axis: int) -> np.ndarray:
+    """A cut or projection along an axis: slices run from feet to head, rows of a picture from the top."""
+    return picture if axis == 0 else picture[::-1]
+
+
+def place_in(voxel: Sequence[int], axis: int, slices: int) -> tuple[int, int]:
+    """Row and column of a voxel (slice, row, column) in the cut or projection along an axis, of so many slices."""
+    down, across = (index for other, index in enumerate(voxel) if other != axis)
+    return (down if axis == 0 else slices - 1 - down), across
 
 
 def _view(
@@ -160,26 +170,30 @@ def _view(
     show(
         axes, overlay(picture, plane(heat.values, axis, at[axis]), style), aspect=spacing_mm[down] / spacing_mm[across]
     )
-    draw_outlines(axes, _lines(truth, axis, at[axis], picture.shape))
-    row = at[down] if axis == 0 else volume.shape[0] - 1 - at[down]
-    for draw, position in ((axes.axhline, row), (axes.axvline, at[across])):
+    draw_outlines(axes, cut_outlines(truth, axis, at[axis], picture.shape))
+    row, column = place_in(at, axis, len(volume))
+    for draw, position in ((axes.axhline, row), (axes.axvline, column)):
         draw(position, color="white", linewidth=0.7, linestyle=(0, (4, 4)), alpha=0.7)
 
 
-def _put_letters(axes: Axes, letters: str) -> None:
+def put_letters(axes: Axes, letters: str) -> None:
+    """Where the patient's sides are: letters at the left, right, upper and lower edge."""
     for letter, (x, y) in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04))):
         axes.text(x, y, letter, transform=axes.transAxes, **_LETTER)
 
 
-def _lines(truth: Truth | None, axis: int, index: int, shape: tuple[int, ...]) -> list[np.ndarray]:
+def cut_outlines(truth: Truth | None, axis: int, index: int, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Lines around the mask of a volume in one cut of it."""
     return [] if truth is None or truth.mask is None else outlines(Truth(plane(truth.mask, axis, index)), shape)
 
 
-def _key(truth: Truth | None) -> str:
+def truth_key(truth: Truth | None) -> str:
+    """What the outline is, if there is one."""
     return "; cyan outline: ground truth" if truth is not None and truth.mask is not None else ""
 
 
-def _check(volume: np.ndarray, heat: Heat, truth: Truth | None) -> None:
+def check_volume(volume: np.ndarray, heat: Heat, truth: Truth | None) -> None:
+    """Refuse what is no volume, or a map or mask of another grid."""
     mask = None if truth is None else truth.mask
     shapes = {part.shape for part in (volume, heat.values, mask) if part is not None}
     if volume.ndim != 3 or len(shapes) != 1:

@@ -46,6 +46,16 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def phantom_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes of the same patients, as ct.json makes them."""
+    folder = tmp_path_factory.mktemp("phantom_ct")
+    splits, patients = TINY_PHANTOM["phantom_splits"], TINY_PHANTOM["patients"]
+    shape = {"modality": "CT", "file_format": "nifti", "image_size": 64, "slices": 56}
+    make_phantom(folder, patients=patients, splits=splits, progress=False, **shape)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, phantom: Path) -> Path:
     """The output folder of a training run that a user started in a folder of her own."""
     folder = tmp_path_factory.mktemp("user")

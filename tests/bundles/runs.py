@@ -14,18 +14,22 @@ from monai.bundle import ConfigWorkflow
 BUNDLE = Path(__file__).parents[2] / "bundles" / "medclip"
 CONFIGS = BUNDLE / "configs"
 TASKS = ("train", "evaluate", "inference", "explain", "zero_shot", "probe", "retrieve", "audit")
-OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest")
+OVERLAYS = ("iu_xray", "dermoscopy", "precomputed", "manifest", "ct")
 APART = {
+    "astra": "extract",
     "comparison": "explain",
     "fine_tuned": "train",
     "frozen_encoder": "probe",
+    "nodule_features": "train",
     "pretrained": "evaluate",
     "probe_classifier": "explain",
 }
 """Overlays that change the network and go with any data, each with a task that it is for."""
 COLLECTIONS = ("derm7pt", "ph2")
 """Overlays on dermoscopy.json for published collections."""
-NO_OVERLAYS = {*TASKS, *APART, *COLLECTIONS, "metadata", "mlflow", "sweep"}
+SLICES = ("slices", "pretrained_slices")
+"""Overlays on ct.json that read volumes slice by slice."""
+NO_OVERLAYS = {*TASKS, *APART, *COLLECTIONS, *SLICES, "metadata", "mlflow", "extract", "sweep"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
 """Overlays on manifest.json for a part of the shared data."""
 
@@ -40,12 +44,14 @@ def own_data(overlay: str, fixture: Callable[[str], Any]) -> dict[str, Any]:
         "dermoscopy": {"manifest": "captions", "clip_model": "clip_model"},
         "precomputed": {"manifest": "features", "text_model": "text_model"},
         "manifest": {"manifest": "own_manifest"},
+        "ct": {"dataset_dir": "phantom_ct"},
     }
     chosen: dict[str, Any] = {key: str(fixture(name)) for key, name in own[overlay].items()}
     chosen |= {
         "dermoscopy": {"clip_weights": None},
         "precomputed": {"feature_width": 16, "findings": ["nodule"]},
         "manifest": {"findings": ["nodule"], "image_encoder__image_size": 32, "on_error": "skip"},
+        "ct": {**TINY_PHANTOM, "findings": ["nodule", "pleural effusion"]},
     }.get(overlay, {})
     return {**TINY, **chosen}
 

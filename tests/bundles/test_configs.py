@@ -15,7 +15,8 @@ from .runs import APART, CONFIGS, RECIPES, TASKS
 from .runs import OVERLAYS as DATASETS
 
 OVERLAYS = (*DATASETS, *RECIPES)
-CONFIG = {name: json.loads((CONFIGS / f"{name}.json").read_text()) for name in (*TASKS, *OVERLAYS, *APART, "sweep")}
+ALONE = ("extract", "sweep")
+CONFIG = {name: json.loads((CONFIGS / f"{name}.json").read_text()) for name in (*TASKS, *OVERLAYS, *APART, *ALONE)}
 # What a task does, and what differs because of it: training learns a tokenizer and starts from pretrained weights, the
 # others load what it saved; inference reads no reports, and its network is the classifier.
 OWN = {"imports", "initialize", "run", "handlers", "tokenizer", "pretrained", "network_def", "preprocessing"}

@@ -11,11 +11,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from monai_medclip.networks import MonaiImageEncoder
+from monai_medclip import networks
+from monai_medclip.networks import AstraImageEncoder, MonaiImageEncoder
 from monai_medclip.transforms import ChestXrayTransform
 
 from .conftest import write_table
@@ -77,12 +79,43 @@ def test_the_page_of_precomputed_features_explains_features_and_pixels(
     shutil.copytree(text_model, "bert-base-uncased")
     options = {**TINY, "manifest": "my_data/features.csv", "findings": ["nodule"], "feature_width": 1024}
     run("train", "precomputed", **options, max_epochs=1)
-    (code,) = code_blocks("explain-precomputed-features.md")
+    code = code_blocks("explain-precomputed-features.md")[0]
     names: dict[str, Any] = {}
     exec(compile(code, "explain-precomputed-features.md", "exec"), names)
     assert names["heatmaps"].shape == (2, 1, 128, 128)
     assert float(names["heatmaps"].amax((1, 2, 3)).min()) > 0
     assert len(names["found"].top(5)[0][0]) == 5
+
+
+def test_the_page_of_precomputed_features_explains_a_nodule_in_words_features_and_ct(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(
+        AstraImageEncoder().bfloat16().trunk.state_dict(), tmp_path / "astra.pt"
+    )  # the package need not be installed
+    monkeypatch.setattr(networks, "packaged_weights", lambda name: str(tmp_path / f"{name}.pt"))
+    monkeypatch.chdir(tmp_path)
+    data = {**TINY, "manifest": str(shared_data / "manifest.csv"), "output_dir": "nodule_features"}
+    items = workflow("extract", "manifest+nodules", **data).parser.get_parsed_content("items")
+    some = [one for split in ("train", "val", "test") for one in _first(items, split, 4)]
+    run("extract", "manifest+nodules+astra", **data, where={"id": some})
+    options = {**TINY, "manifest": "nodule_features/features.csv", "output_dir": "nodule_clip", "baselines": {}}
+    run("train", "precomputed+nodule_features", **options, max_epochs=1, val_interval=1)
+    names: dict[str, Any] = {}
+    for code in code_blocks("explain-precomputed-features.md")[1:]:
+        exec(compile(code, "explain-precomputed-features.md", "exec"), names)
+    assert names["heatmap"].shape == (1, 5, 24, 96, 96)
+    assert names["found"].contributions.shape == (4, 5, 1024)
+    assert len(names["found_heat"]) == 1
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("words.png", "nodule.png"))
+    written = nib.load(tmp_path / "maps" / "heatmap_01_malignant.nii.gz")
+    native = nib.load(names["nodule"]["pixels"])
+    assert written.shape == native.shape
+    np.testing.assert_allclose(written.affine, native.affine, atol=1e-4)
+
+
+def _first(items: list[dict[str, Any]], split: str, count: int) -> list[str]:
+    return [item["id"] for item in items if item["split"] == split][:count]
 
 
 @pytest.fixture

@@ -56,3 +56,12 @@ def test_a_report_goes_to_items_that_bring_none(tmp_path: Path) -> None:
     items = image_items([tmp_path / "film.png", {"image": "b.dcm", "id": "b", "text": "Own."}], text="Given.")
     assert [item["text"] for item in items] == ["Own.", "Given."]
     assert "text" not in image_items(tmp_path / "film.png")[0]
+
+
+def test_a_folder_of_slices_is_one_volume_where_volumes_are_asked_for(tmp_path: Path) -> None:
+    for name in ("one/1.dcm", "one/2.dcm", "two/deep/IM1", "two/deep/IM2", "whole.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [item["id"] for item in image_items(tmp_path, volumes=True)] == ["one", "deep", "whole.nii.gz"]
+    assert [item["image"] for item in image_items(tmp_path / "one", volumes=True)] == [str(tmp_path / "one")]
+    assert len(image_items(tmp_path)) == 5

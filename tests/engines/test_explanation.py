@@ -16,11 +16,20 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from monai_medclip.engines import CaseExplainer, explain_cases
 from monai_medclip.engines.explanation import _settings
-from monai_medclip.explainers import CentreBlob, GatedPropagation, GradCAM, GradECLIP, TextExplainer
+from monai_medclip.explainers import (
+    CentreBlob,
+    Explainer,
+    GatedPropagation,
+    GradCAM,
+    GradECLIP,
+    SliceWise,
+    TextExplainer,
+    recommended,
+)
 from monai_medclip.inferers import HeatmapInferer
-from monai_medclip.networks import CLIP, SmallViT, ZeroShotClassifier
+from monai_medclip.networks import CLIP, SliceEncoder, SmallViT, ZeroShotClassifier
 from monai_medclip.outputs import WordWeights
-from monai_medclip.transforms import DisplayOrderd, FitImaged
+from monai_medclip.transforms import DisplayOrderd, FitImaged, LoadTruthd
 
 from ..networks.toys import BagOfWords, tiny_clip, tokenize
 
@@ -70,14 +79,80 @@ def test_a_volume_gets_slices_a_montage_a_page_and_maps_in_scanner_space(
         rows = list(csv.DictReader(stream))
     assert [(row["method"], row["prompt"]) for row in rows] == [(m, p) for m in methods for p in PROMPTS]
     case = tmp_path / "out" / "case"
-    assert {"blob_01_nodule_slices.png", "blob_01_nodule_montage.png", "blob.html", "Grad-ECLIP.html"} <= {
-        path.name for path in case.iterdir()
-    }
+    written = {path.name for path in case.iterdir()}
+    assert {f"blob_01_nodule_{kind}.png" for kind in ("slices", "montage", "mip")} <= written
+    assert {"grid.png", "blob.html", "Grad-ECLIP.html"} <= written
+    assert not (tmp_path / "out" / "nodules.csv").exists()  # nobody said where they are
     native, back = nib.load(volume), nib.load(case / "maps" / "blob_01_nodule.nii.gz")
     assert back.shape == native.shape
     np.testing.assert_allclose(back.affine, native.affine, atol=1e-3)
     middle = np.unravel_index(int(back.get_fdata().argmax()), back.shape)
     assert np.abs(np.asarray(middle) - [14.5, 9.5, 5.5]).max() <= 1
+
+
+class Marked(Explainer):
+    """A map that is known: one voxel for the first prompt, nothing for the second."""
+
+    name = "marked"
+
+    def _maps(self, classifier: Any, image: torch.Tensor, context: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = classifier(image, **context)
+        maps = torch.zeros(*scores.shape, *image.shape[2:])
+        maps[:, 0, 5, 4, 7] = 2.0
+        return maps, scores
+
+
+def test_every_nodule_gets_its_share_and_its_distance_in_mm(
+    classifier: ZeroShotClassifier, pipeline: Compose, volume: Path, tmp_path: Path
+) -> None:
+    """Two nodules in the native file, found through its affine; the second holds the heat's only voxel."""
+    native = nib.load(volume)
+    item = {**pipeline({"image": str(volume)}), "id": "case"}
+    hot = torch.as_tensor(item["image"].affine).double() @ torch.tensor([5.0, 4, 7, 1]).double()  # RAS mm
+    x, y, z = np.rint(np.linalg.inv(native.affine) @ hot.numpy())[:3].astype(int)
+    mask = np.zeros(native.shape, np.uint8)
+    mask[20:23, 3:6, 2:5] = 1
+    mask[x - 1 : x + 2, y - 1 : y + 2, z - 1 : z + 2] = 1
+    nib.save(nib.Nifti1Image(mask, native.affine), tmp_path / "mask.nii.gz")
+    item["masks"] = {"nodule": str(tmp_path / "mask.nii.gz")}
+    item = LoadTruthd("image", names=PROMPTS)(item)
+    item["image"] = (item["image"] - classifier.image_encoder.mean[0]) / classifier.image_encoder.std[0]
+    methods = {"marked": HeatmapInferer(Marked())}
+    explain = CaseExplainer(classifier, methods, transform=pipeline, output_dir=tmp_path / "out")
+    table = explain_cases(explain, [item], progress=False)
+    with table.open(newline="") as stream:
+        first, second = csv.DictReader(stream)
+    assert [float(mm) for mm in first["peak_mm"].split()] == pytest.approx(hot[:3].tolist(), abs=0.051)
+    assert (float(first["distance_mm"]), float(first["share_in_truth"]), first["peak_in_truth"]) == (0, 1, "1")
+    assert (second["peak_mm"], second["distance_mm"]) == ("", "")  # no heat, and no mask
+    with (tmp_path / "out" / "nodules.csv").open(newline="") as stream:
+        nodules = {row["nodule"]: row for row in csv.DictReader(stream)}
+    hit, missed = sorted(nodules.values(), key=lambda row: float(row["distance_mm"]))
+    assert {row["prompt"] for row in nodules.values()} == {"nodule"}
+    assert (float(hit["share"]), hit["rank"], float(hit["distance_mm"])) == (1, "1", 0)
+    assert float(hit["enrichment"]) == pytest.approx(16 * 16 * 24 / int(hit["voxels"]))
+    assert (float(missed["share"]), missed["rank"]) == (0, "2")
+    away = np.linalg.norm(native.affine[:3] @ [21, 4, 3, 1] - hot.numpy()[:3])
+    assert float(missed["center_distance_mm"]) == pytest.approx(away, abs=1.0)  # the nodule's voxels are coarse here
+    before = table.read_bytes(), (tmp_path / "out" / "nodules.csv").read_bytes()
+    explain_cases(explain, [item], resume=True, progress=False)
+    assert (table.read_bytes(), (tmp_path / "out" / "nodules.csv").read_bytes()) == before
+
+
+def test_a_volume_that_is_read_in_slices_is_explained_in_slices(
+    pipeline: Compose, volume: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    encoder = SliceEncoder(SmallViT((16, 24), width=64, num_heads=2))
+    sliced = CLIP(encoder, BagOfWords(), embed_dim=16).classifier(PROMPTS[:1], tokenize).eval()
+    item = {**pipeline({"image": str(volume)}), "id": "case"}
+    item["image"] = (item["image"] - encoder.mean[0]) / encoder.std[0]
+    methods = {"recommended": HeatmapInferer(recommended(sliced))}
+    explain = CaseExplainer(sliced, methods, transform=pipeline, output_dir=tmp_path / "out")
+    explain_cases(explain, [item], progress=False)
+    maps = np.load(tmp_path / "out" / "case" / "maps" / "recommended.npy")
+    assert maps.shape == (1, 30, 20, 12)
+    assert maps.max() > 0
 
 
 def test_a_method_that_makes_no_sense_is_refused_before_any_case(
@@ -157,3 +232,4 @@ class _NoWords(TextExplainer):
 def test_settings_of_a_method_are_those_of_its_parts_too() -> None:
     same, other = (_settings(GatedPropagation(sigma=sigma)) for sigma in (0.6, 0.7))
     assert _settings(GatedPropagation()) == same != other
+    assert _settings(SliceWise(GradECLIP())) != _settings(SliceWise(GradECLIP(blocks=2)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from monai_medclip import explainers
 from monai_medclip.explainers import Explainer
 from monai_medclip.findings import Finding
-from monai_medclip.networks import CLIP, ProbeClassifier
+from monai_medclip.networks import CLIP, ProbeClassifier, SliceEncoder
 
 from ..networks.toys import BagOfWords, tokenize
 from .encoders import CONVOLUTIONAL, ENCODERS, TRANSFORMERS, encoder, images
@@ -52,6 +52,7 @@ ANY: dict[str, list[dict[str, Any]]] = {
     "LIME": [{"cell": "half", "samples": 12}],
 }
 METHODS = ATTENTION | FEATURE_MAP | ANY
+WRAPPERS = {"SliceWise"}  # around any of the others
 TEXT_INDEPENDENT = {"AttentionRollout", "CentreBlob"}  # the same map for every finding
 
 EXPORTED = {
@@ -80,6 +81,7 @@ def kinds(method: str, name: str, setting: int) -> tuple[str, ...]:
     return KINDS[:1] if setting or refuses(method, name, KINDS[0]) else KINDS
 
 
+SLICED = ("SmallViT 2D", "timm SigLIP", "open_clip OpenAI", "MONAI ViT mean 2D", "SmallCNN 2D", "MONAI DenseNet 2D")
 CASES = [
     (method, setting, name, kind)
     for method in METHODS
@@ -98,7 +100,20 @@ def identity(value: Any) -> str | None:
 def classifier_of(name: str, kind: str) -> tuple[Any, dict[str, Tensor]]:
     """A zero-shot classifier, a probe, or a multimodal probe, and the context that it needs."""
     torch.manual_seed(3)
-    clip = CLIP(encoder(name), BagOfWords(), embed_dim=16).eval()
+    return classifier_over(encoder(name), kind)
+
+
+@cache
+def volume_classifier_of(name: str, kind: str) -> tuple[Any, dict[str, Tensor]]:
+    """The same of volumes, whose slices such an encoder reads; some slices count more than others."""
+    torch.manual_seed(3)
+    slices = SliceEncoder(encoder(name), chunk=2)
+    nn.init.normal_(slices.pooling.query, std=0.5)
+    return classifier_over(slices, kind)
+
+
+def classifier_over(image_encoder: Any, kind: str) -> tuple[Any, dict[str, Tensor]]:
+    clip = CLIP(image_encoder, BagOfWords(), embed_dim=16).eval()
     if kind == "zero-shot":
         return clip.classifier(FINDINGS, tokenize, rule="positive_minus_negative"), {}
     with_text = kind == "multimodal probe"
@@ -149,10 +164,40 @@ def test_map_of_the_models_own_score_or_a_refusal_in_words(
         assert float(of_one_image.flatten(1).std(dim=1).max()) > 0
     alike = torch.equal(heatmap[:, 0], heatmap[:, 1])
     assert alike == (method in TEXT_INDEPENDENT)
+    own_score(classifier, image, context, scores, setting)
+
+
+def own_score(
+    classifier: Any, image: Tensor, context: dict[str, Tensor], scores: Tensor, setting: dict[str, Any]
+) -> None:
     if setting.get("heads") != "published":  # that one explains another model, and says so
         own = classifier(image, **context)
         own = classifier.as_cosine(own) if setting.get("target") == "cosine" else own
         torch.testing.assert_close(scores, own, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["zero-shot", "multimodal probe"])
+@pytest.mark.parametrize("name", SLICED)
+@pytest.mark.parametrize("method", sorted((EXPORTED & set(METHODS)) - WRAPPERS))
+def test_slice_by_slice_every_method_explains_the_volumes_own_score(method: str, name: str, kind: str) -> None:
+    classifier, context = volume_classifier_of(name, kind)
+    two_d = encoder(name)
+    volume = torch.rand(2, two_d.in_channels, 3, *two_d.image_size, generator=torch.Generator().manual_seed(5))
+    setting = METHODS[method][0]
+    half = [size // 2 for size in two_d.image_size]
+    arguments = {key: half if value == "half" else value for key, value in setting.items()}
+    explainer = explainers.SliceWise(getattr(explainers, method)(**arguments, verify=True), chunk=2)
+    refusal = refuses(method, name, "multimodal probe")  # the other slices are further context
+    if refusal is not None:
+        with counting(classifier) as calls, pytest.raises(TypeError, match=refusal):
+            explainer.explain(classifier, volume, **context)
+        assert calls == []
+        return
+    heatmap, scores = explainer.explain(classifier, volume, **context)
+    assert heatmap.shape == (2, 3, *volume.shape[2:])
+    assert bool(heatmap.isfinite().all())
+    assert all(float(one.abs().max()) > 0 for one in heatmap)
+    own_score(classifier, volume, context, scores, setting)
 
 
 def test_cosine_of_a_probe_is_refused_before_any_work() -> None:
@@ -170,4 +215,4 @@ def test_more_blocks_than_there_are_is_refused_before_any_work() -> None:
 
 
 def test_every_exported_explainer_is_in_the_matrix() -> None:
-    assert set(METHODS) >= EXPORTED
+    assert set(METHODS) | WRAPPERS >= EXPORTED

@@ -86,3 +86,35 @@ def test_rows_that_do_not_match_are_refused():
         grid_figure(IMAGE, wrong, present=[True, False])
     with pytest.raises(ValueError, match="share a scale"):
         grid_figure(IMAGE, [[wrong[0][0], wrong[0][1]._replace(units="cosine"), wrong[0][2]]])
+
+
+def volume_heats() -> list[list[Heat]]:
+    """Each map's peak lies in a slice of its own."""
+    rows = []
+    for number, method in enumerate(METHODS):
+        row = []
+        for index, prompt in enumerate(PROMPTS):
+            values = np.zeros((9, 20, 32))
+            values[3 * number + index, 4, 5] = 1.0 + index
+            row.append(Heat(values, prompt, method, 1.0))
+        rows.append(row)
+    return rows
+
+
+def test_of_a_volume_each_cell_is_the_slice_through_its_maps_peak():
+    volume = np.linspace(0.1, 0.9, 9)[:, None, None] * np.ones((1, 20, 32))  # each slice has a gray of its own
+    mask = np.zeros(volume.shape)
+    mask[1, 2:6, 3:9] = 1
+    figure = grid_figure(volume, volume_heats(), truths=[None, Truth(mask), None], spacing_mm=(5, 1.0, 0.5))
+    drawn = pictures(figure)
+    for index in range(3):
+        np.testing.assert_allclose(drawn[index], volume[index, ..., None] * np.ones(3))  # as the row below, untinted
+    for cell, picture in enumerate(drawn[3:12]):
+        values = volume_heats()[cell // 3][cell % 3].values[cell]
+        np.testing.assert_allclose(picture, overlay(volume[cell], values, OverlayStyle(limit=3.0)))
+        axes = figure.axes[3 + cell]
+        assert axes.get_xlabel().startswith(f"slice {cell}, score 1")
+        assert axes.get_aspect() == 2
+        assert bool(axes.lines) == (cell == 1)  # the truth lies in slice 1 of the second prompt
+    assert "the axial slice through its map's peak" in words(figure)
+    assert cut_texts(figure) == []

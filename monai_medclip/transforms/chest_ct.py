@@ -187,8 +187,8 @@ class WindowHUd(MapTransform):
                 raise ValueError(
                     f"{item_name(item)} has {image.shape[0]} channels; window the one channel of HU first."
                 )
-            channels = [((image - low) / (high - low)).clamp(0, 1) for low, high in self.windows_hu]
-            item[key] = torch.cat(channels)
+            channels = [(image - low).div_(high - low).clamp_(0, 1) for low, high in self.windows_hu]
+            item[key] = torch.cat(channels) if len(channels) > 1 else channels[0]  # one would be copied
         return item
 
 

@@ -41,9 +41,9 @@ class FitImaged(MapTransform, InvertibleTransform):
             keys: images or masks (C, *spatial).
             spatial_size: output size in the order of the array's axes: (columns, rows) before `DisplayOrderd`.
             how: "pad" keeps the proportions and centers the image; "stretch" fills the grid.
-            spacing_mm: size of an output pixel or voxel along each axis: every image then has the same scale, is centered,
-                and what lies outside the grid is cut off. An axis of n voxels gets the nearest whole number of output
-                voxels, so that their size is right to half a voxel per field of view.
+            spacing_mm: size of an output pixel or voxel along each axis: every image then has the same scale, is
+                centered, and what lies outside the grid is cut off. An axis of n voxels gets the nearest whole number
+                of output voxels, so that their size is right to half a voxel per field of view.
             mode: "linear" (averaging while an axis shrinks) or "nearest" (masks); one for all keys or one per key.
             pad_value: value of the padding.
             allow_missing_keys: do not raise when a key is missing.
@@ -60,7 +60,8 @@ class FitImaged(MapTransform, InvertibleTransform):
             how != "pad" or len(self.spacing_mm) != len(self.spatial_size) or min(self.spacing_mm) <= 0
         ):
             raise ValueError(
-                f"spacing_mm {spacing_mm} must be {len(self.spatial_size)} positive numbers, one per axis, with how='pad'."
+                f"spacing_mm {spacing_mm} must be {len(self.spatial_size)} positive numbers, one per axis, with "
+                "how='pad'."
             )
         self.how, self.pad_value = how, pad_value
 
@@ -86,8 +87,7 @@ class FitImaged(MapTransform, InvertibleTransform):
         inner = self._inner(image)
         before = tuple((out - n) // 2 for out, n in zip(self.spatial_size, inner))
         after = tuple(out - n - b for out, n, b in zip(self.spatial_size, inner, before))
-        pads = [pad for pair in zip(before[::-1], after[::-1]) for pad in pair]  # F.pad counts from the last axis
-        out = F.pad(_interpolate(image, inner, mode), pads, value=self.pad_value)
+        out = _pad(_interpolate(image, inner, mode), before, after, self.pad_value)
         interpolation = (
             _LINEAR[len(shape)] if mode == "linear" else "nearest"
         )  # Invertd may overwrite it with "nearest"
@@ -110,11 +110,17 @@ class FitImaged(MapTransform, InvertibleTransform):
         extra, shape = operation[TraceKeys.EXTRA_INFO], tuple(int(n) for n in operation[TraceKeys.ORIG_SIZE])
         inner, before = ([int(n) for n in extra[name]] for name in ("inner", "before"))
         after = [out - n - b for out, n, b in zip(image.shape[1:], inner, before)]
-        window = F.pad(image, [-pad for pair in zip(before[::-1], after[::-1]) for pad in pair])  # cut off is 0
+        window = _pad(image, [-pad for pad in before], [-pad for pad in after], 0.0)  # what was cut off is 0
         out = _interpolate(window, shape, "nearest" if "nearest" in extra["mode"] else "linear")
         matrix = np.linalg.inv(_scaling(shape, inner, before))
         out.affine = image.affine @ torch.as_tensor(to_affine_nd(image.affine.shape[-1] - 1, matrix)).to(image.affine)
         return out
+
+
+def _pad(image: MetaTensor, before: Sequence[int], after: Sequence[int], value: float) -> MetaTensor:
+    """Pad, or crop where negative; the image itself where nothing is to be done, which `F.pad` would copy."""
+    pads = [pad for pair in zip(before[::-1], after[::-1]) for pad in pair]  # F.pad counts from the last axis
+    return F.pad(image, pads, value=value) if any(pads) else image
 
 
 def _interpolate(image: MetaTensor, size: Sequence[int], mode: str) -> MetaTensor:
@@ -128,7 +134,7 @@ def _interpolate(image: MetaTensor, size: Sequence[int], mode: str) -> MetaTenso
         return F.interpolate(image[None], size, mode=linear, antialias=True, align_corners=False)[0]
     # PyTorch has no antialiased trilinear mode: average along the axes that shrink, then interpolate along the others.
     smaller = tuple(min(out, n) for out, n in zip(size, image.shape[1:]))
-    image = F.interpolate(image[None], smaller, mode="area")
+    image = image[None] if smaller == tuple(image.shape[1:]) else F.interpolate(image[None], smaller, mode="area")
     return (image if smaller == size else F.interpolate(image, size, mode=linear))[0]
 
 

@@ -21,8 +21,8 @@ STAGE_WIDTHS = (256, 512, 1024, 2048)  # features behind each stage of a ResNet 
 class AstraImageEncoder(nn.Module):
     """Merlin's and Astra's 3D ResNet-152 without its head: volume (B, 1, slices, rows, columns) -> (B, width).
 
-    The weights were learned on whole chests (voxels of 1.5 to 3 mm) with axes that run up, right and forward; volumes here
-    are in CT display order, so they are turned on the way in, and feature maps on the way out. Of a crop around a
+    The weights were learned on whole chests (voxels of 1.5 to 3 mm) with axes that run up, right and forward; volumes
+    here are in CT display order, so they are turned on the way in, and feature maps on the way out. Of a crop around a
     nodule, the last stage has few positions left: three stages make 1024 features on a grid four times as fine as four
     stages' 2048.
 

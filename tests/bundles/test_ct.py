@@ -15,7 +15,7 @@ from monai_medclip.data import PhantomPatient
 from monai_medclip.data.phantom_dicom import phantom_uid, write_ct_series
 from monai_medclip.networks import SliceEncoder
 
-from .runs import own_data, run, workflow
+from .runs import own_data, run
 
 
 @pytest.fixture

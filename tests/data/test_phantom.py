@@ -3,6 +3,7 @@
 import csv
 import filecmp
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from monai_medclip.data import PhantomPatient, check_splits, make_phantom, read_manifest
+from monai_medclip.data.phantom_files import write_image
 from monai_medclip.data.phantom_lesions import FINDING_NAMES
 
 
@@ -190,3 +192,37 @@ def test_phantom_json_states_everything(folder):
     assert spec["seed"] == 7
     assert spec["splits"] == {"train": 42, "val": 6, "test": 12}
     assert spec["version"] >= 1
+
+
+def test_a_ct_may_have_any_number_of_slices(tmp_path):
+    manifest = _make(tmp_path / "ct", patients=2, image_size=32, slices=28, modality="CT", file_format="nifti")
+    first, second = read_manifest(manifest)
+    volume = nibabel.load(first["image"])
+    assert volume.shape == (32, 32, 28)
+    np.testing.assert_allclose(volume.header.get_zooms()[2], 330 / 28, rtol=1e-5)
+    np.testing.assert_array_equal(
+        np.asarray(volume.dataobj), np.rint(PhantomPatient(7, 0).ct((28, 32, 32)).volume).astype(np.int16).T
+    )
+    assert first["study_id"] != second["study_id"]
+    for wrong in ({"modality": "DX", "slices": 28}, {"modality": "CT", "slices": 8}):
+        with pytest.raises(ValueError, match="only a CT has slices"):
+            _make(tmp_path / "wrong", **wrong)
+
+
+def test_a_phantom_from_before_slices_could_be_chosen_is_reused(tmp_path):
+    manifest = _make(tmp_path, patients=2)
+    note = tmp_path / "phantom.json"
+    spec = json.loads(note.read_text())
+    del spec["slices"]
+    note.write_text(json.dumps(spec))
+    assert _make(tmp_path, patients=2) == manifest
+
+
+def test_an_image_is_drawn_alone_with_or_without_a_finding(tmp_path, folder):
+    spec = json.loads((folder / "phantom.json").read_text())
+    index = next(k for k in range(60) if PhantomPatient(7, k).findings)
+    finding = PhantomPatient(7, index).findings[0].finding
+    (known,) = (item for item in read_manifest(folder / "manifest.csv") if item["id"].endswith(f"_{index:06d}"))
+    alone = write_image(tmp_path / "with", spec, index)
+    assert alone.read_bytes() == Path(known["image"]).read_bytes()
+    assert write_image(tmp_path / "without", spec, index, (finding,)).read_bytes() != alone.read_bytes()

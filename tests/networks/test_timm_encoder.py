@@ -259,3 +259,16 @@ def test_efficientnet_lite0_from_its_wheel_knows_a_cat_and_an_espresso() -> None
         normalized = (image - encoder.mean[0]) / encoder.std[0]
         logits = encoder(normalized) @ weights["_fc.weight"].T + weights["_fc.bias"]
         assert logits.argmax().item() == imagenet_class
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_narrow_stem_has_fewer_weights_and_the_same_tokens(spatial_dims: int) -> None:
+    wide, narrow = (
+        SmallViT(32, spatial_dims=spatial_dims, width=64, stem_width=stem_width) for stem_width in (None, 16)
+    )
+    image = torch.rand(2, 1, *[32] * spatial_dims)
+    assert wide.grid_size == narrow.grid_size
+    assert narrow.eval()(image).shape == wide.eval()(image).shape == (2, 64)
+    default = SmallViT(32, spatial_dims=spatial_dims, width=64, stem_width=32)
+    sizes = [sum(weight.numel() for weight in one.parameters()) for one in (narrow, wide, default)]
+    assert sizes[0] < sizes[1] == sizes[2]

@@ -56,7 +56,7 @@ def patient_orientation(meta: Mapping[Any, Any]) -> tuple[str, str] | None:
     return letters[0], letters[1]
 
 
-def _ras_affine(image: MetaTensor) -> np.ndarray:
+def ras_affine(image: MetaTensor) -> np.ndarray:
     affine = np.asarray(torch.as_tensor(image.affine).cpu(), dtype=float)
     return orientation_ras_lps(affine) if image.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS else affine
 
@@ -83,7 +83,7 @@ def radiograph_axis_order(image: MetaTensor) -> AxisOrder:
     Returns:
         the order of the two displayed axes.
     """
-    x, y = patient_orientation(image.meta) or _upright_directions(_ras_affine(image)) or ("L", "F")
+    x, y = patient_orientation(image.meta) or _upright_directions(ras_affine(image)) or ("L", "F")
     if x in "HF":  # stored lying down: x runs along the body
         return AxisOrder(source=(0, 1), flipped=(x == "H", y == "R"))
     return AxisOrder(source=(1, 0), flipped=(y == "H", x == "R"))
@@ -97,7 +97,7 @@ def volume_axis_order(image: MetaTensor, axcodes: str = CT_DISPLAY_AXES) -> Axis
         axcodes: direction toward which slices, rows and columns run.
     """
     wanted = nib.orientations.axcodes2ornt(axcodes)
-    ornt = nib.orientations.ornt_transform(nib.io_orientation(to_affine_nd(3, _ras_affine(image))), wanted)
+    ornt = nib.orientations.ornt_transform(nib.io_orientation(to_affine_nd(3, ras_affine(image))), wanted)
     source = np.argsort(ornt[:, 0]).astype(int)
     return AxisOrder(tuple(source.tolist()), tuple(bool(ornt[axis, 1] < 0) for axis in source))
 

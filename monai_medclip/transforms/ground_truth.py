@@ -19,7 +19,7 @@ from scipy.ndimage import affine_transform, center_of_mass, find_objects
 from skimage.measure import label as numbered_regions
 
 from monai_medclip.transforms.chest_xray import read_picture
-from monai_medclip.transforms.display_order import DisplayOrderd, _ras_affine
+from monai_medclip.transforms.display_order import DisplayOrderd, ras_affine
 from monai_medclip.transforms.geometry import FitImaged
 from monai_medclip.transforms.rejects import BadInputError, item_name
 
@@ -136,7 +136,7 @@ def lesions_on_grid(path: str, image: MetaTensor, name: str) -> NDArray[np.int32
     """
     regions, affine = _read_lesions(path, image, name)
     _check_overlap(path, regions, affine, image, name)
-    to_mask = np.linalg.inv(affine) @ _ras_affine(image)  # from indices of the image's grid to those of the mask
+    to_mask = np.linalg.inv(affine) @ ras_affine(image)  # from indices of the image's grid to those of the mask
     size = tuple(image.shape[1:])
     if not regions.any():
         return np.zeros(size, np.int32)
@@ -181,7 +181,7 @@ def _read_lesions(path: str, image: MetaTensor, name: str) -> tuple[NDArray[np.i
 def _native_grid(image: MetaTensor) -> tuple[tuple[int, ...], Affine]:
     """Shape and affine of an image's file, as far as its metadata know them; of the image as it is otherwise."""
     shape = np.asarray(image.meta.get(MetaKeys.SPATIAL_SHAPE, image.shape[1:])).astype(int).tolist()
-    native = np.asarray(image.meta.get(MetaKeys.ORIGINAL_AFFINE, _ras_affine(image)), float)
+    native = np.asarray(image.meta.get(MetaKeys.ORIGINAL_AFFINE, ras_affine(image)), float)
     return tuple(shape), to_affine_nd(3, native)
 
 

@@ -29,7 +29,7 @@ COLLECTIONS = ("derm7pt", "ph2")
 """Overlays on dermoscopy.json for published collections."""
 SLICES = ("slices", "pretrained_slices")
 """Overlays on ct.json that read volumes slice by slice."""
-NO_OVERLAYS = {*TASKS, *APART, *COLLECTIONS, *SLICES, "metadata", "mlflow", "extract", "sweep"}
+NO_OVERLAYS = {*TASKS, *APART, *COLLECTIONS, *SLICES, "nodule_points", "metadata", "mlflow", "extract", "sweep"}
 RECIPES = tuple(sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS - {*OVERLAYS}))
 """Overlays on manifest.json for a part of the shared data."""
 

@@ -10,12 +10,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from monai_medclip.data import PhantomPatient
+from monai_medclip.data import PhantomPatient, read_manifest
 from monai_medclip.data.phantom_dicom import phantom_uid, write_ct_series
-from monai_medclip.networks import SliceEncoder
+from monai_medclip.networks import MonaiImageEncoder, SliceEncoder
+from monai_medclip.transforms.nodule_center import mask_center_mm
 
-from .runs import own_data, run
+from .runs import own_data, run, workflow
 
 
 @pytest.fixture
@@ -98,3 +100,44 @@ def test_maps_lie_on_the_grid_of_the_dicom_series(options: dict[str, Any], study
     np.testing.assert_allclose(written.header.get_zooms(), ct.spacing_mm[::-1], atol=1e-4)
     assert nib.aff2axcodes(written.affine) == ("L", "P", "S")
     assert np.asarray(written.dataobj).max() > 0
+
+
+def test_crops_around_what_a_detector_found(phantom_ct: Path, tmp_path: Path) -> None:
+    studies = read_manifest(phantom_ct / "manifest.csv")
+    points = {item["image"]: mask_center_mm(item["masks"]["nodule"]) for item in studies if "nodule" in item["masks"]}
+    found = [
+        {"image": image, "box": [[-x, -y, z, 20, 20, 20]] * 2, "label": [0, 0], "label_scores": [0.9, 0.1]}
+        for image, (x, y, z) in points.items()
+    ]
+    (tmp_path / "detections.json").write_text(json.dumps(found))
+    options = {"manifest": str(phantom_ct / "manifest.csv"), "points_file": str(tmp_path / "detections.json")}
+    options |= {"output_dir": str(tmp_path / "out"), "where": None, "text_column": "text", "batch_size": 2}
+    options |= {"findings": [], "labels": [], "prompts": [], "baselines": {}, "covariates": {}}
+    made = run("train", "manifest+nodules+nodule_points", **options, max_epochs=1, val_interval=1, threads=1)
+    items = made.parser.get_parsed_content("items")
+    assert [item["image"] for item in items] == list(points)  # the doubtful second box of each is left out
+    for item in items:
+        np.testing.assert_allclose(item["center_mm"], points[item["image"]], atol=1e-3)
+    crop = made.train_dataset[0]["image"]
+    assert crop.shape == (3, 40, 40)
+    with (tmp_path / "out" / "studies_without_points.csv").open(newline="") as stream:
+        left_out = [row["id"] for row in csv.DictReader(stream)]
+    assert left_out == [item["id"] for item in studies if item["image"] not in points]
+
+
+@pytest.mark.parametrize("name", ["vit", "densenet121", "resnet50"])
+def test_monais_3d_networks_take_the_place_of_the_small_one(options: dict[str, Any], name: str, tmp_path: Path) -> None:
+    encoder = {"_target_": "monai_medclip.networks.MonaiImageEncoder", "name": name, "spatial_dims": 3}
+    encoder |= {"image_size": [32, 32, 32]}
+    if name == "vit":
+        encoder["options"] = {"patch_size": 16, "num_layers": 1, "hidden_size": 48, "mlp_dim": 48, "num_heads": 4}
+    two_d = {**encoder, "spatial_dims": 2, "image_size": 32}
+    if name == "densenet121":  # and starts from the weights of a 2D network
+        encoder = {"_target_": "monai_medclip.networks.inflated", "network_3d": encoder, "source": two_d}
+    chosen = {**options, "image_encoder": encoder, "volume_size": [32, 32, 32], "voxel_mm": [10.4, 11.0, 11.0]}
+    made = workflow("train", "ct", **chosen)
+    get = made.parser.get_parsed_content
+    assert isinstance(get("network").image_encoder, MonaiImageEncoder)
+    batch = get("validate::dataset")[0]["image"][None]
+    with torch.no_grad():
+        assert get("network").eval().encode_image(batch).shape == (1, 128)

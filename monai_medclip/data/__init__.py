@@ -22,6 +22,7 @@ from monai_medclip.data.lidc_words import (
 )
 from monai_medclip.data.lidc_xml import LIDCContour, LIDCReading, LIDCScan, parse_lidc_xml
 from monai_medclip.data.manifest import ManifestError, positives_by, read_manifest, text_key
+from monai_medclip.data.nodule_backgrounds import BACKGROUND_TEXT, nodule_backgrounds
 from monai_medclip.data.nodule_items import nodule_items
 from monai_medclip.data.nodule_masks import read_nodule_masks
 from monai_medclip.data.nodule_points import NodulePoint, read_nodule_csv, read_nodule_json
@@ -45,6 +46,7 @@ from monai_medclip.data.splits import (
 
 __all__ = [
     "AGE_BANDS",
+    "BACKGROUND_TEXT",
     "CRITERIA",
     "CT_RATE_FINDINGS",
     "DERM7PT_DIAGNOSES",
@@ -84,6 +86,7 @@ __all__ = [
     "make_phantom",
     "matches_rule",
     "near_duplicates",
+    "nodule_backgrounds",
     "nodule_items",
     "nodule_sentences",
     "parse_iu_report",

@@ -57,6 +57,7 @@ def patient_orientation(meta: Mapping[Any, Any]) -> tuple[str, str] | None:
 
 
 def ras_affine(image: MetaTensor) -> np.ndarray:
+    """Affine of an image from its indices to RAS mm, whichever of RAS and LPS its metadata names."""
     affine = np.asarray(torch.as_tensor(image.affine).cpu(), dtype=float)
     return orientation_ras_lps(affine) if image.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS else affine
 

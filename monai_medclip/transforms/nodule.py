@@ -105,12 +105,12 @@ class CropNoduled(MapTransform, InvertibleTransform):
         if volume.ndim != 4:
             raise ValueError(f"{name} has shape {tuple(volume.shape)}: crop a volume (C, x, y, z).")
         affine = torch.as_tensor(volume.affine, dtype=torch.float64).cpu()
-        frame = self._frame(center)
+        frame = self.frame(center)
         _check_inside(volume, affine, center, name)
         offsets = torch.tensor(self.offsets_mm, dtype=torch.float64)
         rows, columns = (torch.arange(n, dtype=torch.float64) for n in self.size[-2:])
-        at = _grid([offsets, rows, columns], torch.linalg.solve(affine, frame))  # (planes, rows, columns, 3)
-        crop = _sample(volume.as_tensor(), at)  # (C, planes, rows, columns)
+        at = indices_at([offsets, rows, columns], torch.linalg.solve(affine, frame))  # (planes, rows, columns, 3)
+        crop = sample_at(volume.as_tensor(), at)  # (C, planes, rows, columns)
         crop = crop.flatten(0, 1) if self.spatial_dims == 2 else crop
         out = MetaTensor(crop, meta=volume.meta, applied_operations=volume.applied_operations)
         extra = {"affine": affine.tolist(), "frame": frame.tolist()}
@@ -118,7 +118,7 @@ class CropNoduled(MapTransform, InvertibleTransform):
         out.affine = frame @ self._index_to_frame()
         return out
 
-    def _frame(self, center: np.ndarray) -> Tensor:
+    def frame(self, center: np.ndarray) -> Tensor:
         """(4, 4) from (mm toward the head, row, column) to RAS mm; rows go backward, columns to the patient's left."""
         row_mm, column_mm = self.pixel_mm[-2:]
         matrix = torch.zeros(4, 4, dtype=torch.float64)
@@ -150,14 +150,14 @@ class CropNoduled(MapTransform, InvertibleTransform):
         to_frame = torch.linalg.solve(frame, affine)
         low, high = self._faces(to_frame)
         box = _voxels_around(low, high, torch.linalg.inv(to_frame), shape)
-        at = _grid([torch.arange(*side.indices(n), dtype=torch.float64) for side, n in zip(box, shape)], to_frame)
+        at = indices_at([torch.arange(*side.indices(n), dtype=torch.float64) for side, n in zip(box, shape)], to_frame)
         inside = ((at >= low) & (at <= high)).all(-1)
         if self.spatial_dims == 2:
             maps, at[..., 0] = image.as_tensor()[:, None], 0  # one plane, which stands for all of the slab
         else:
             maps, at[..., 0] = image.as_tensor(), (at[..., 0] - self.offsets_mm[0]) / self.pixel_mm[0]
         whole = maps.new_zeros(len(maps), *shape)
-        whole[(slice(None), *box)] = _sample(maps, at) * inside.to(maps)
+        whole[(slice(None), *box)] = sample_at(maps, at) * inside.to(maps)
         out = MetaTensor(whole, meta=image.meta, applied_operations=image.applied_operations)
         out.affine = affine
         return out
@@ -192,13 +192,13 @@ def _voxels_around(low: Tensor, high: Tensor, to_voxel: Tensor, shape: Sequence[
     return tuple(slice(min(max(a, 0), n), min(max(b + 1, 0), n)) for a, b, n in zip(first, last, shape, strict=True))
 
 
-def _grid(axes: Sequence[Tensor], matrix: Tensor) -> Tensor:
+def indices_at(axes: Sequence[Tensor], matrix: Tensor) -> Tensor:
     """Where every point of a grid of three axes goes by a matrix (4, 4): (a, b, c, 3)."""
     points = torch.stack([*torch.meshgrid(*axes, indexing="ij")], dim=-1)
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _sample(volume: Tensor, index: Tensor) -> Tensor:
+def sample_at(volume: Tensor, index: Tensor) -> Tensor:
     """Values of a volume (C, a, b, c) at fractional indices (*out, 3), linearly, its border repeated: (C, *out)."""
     sizes = torch.tensor(volume.shape[1:], dtype=index.dtype)
     scaled = 2 * index / (sizes - 1).clamp(min=1) - 1  # align_corners: -1 and 1 are the outer voxels' centers

@@ -128,7 +128,7 @@ def test_crops_around_what_a_detector_found(phantom_ct: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["vit", "densenet121", "resnet50"])
 def test_monais_3d_networks_take_the_place_of_the_small_one(options: dict[str, Any], name: str, tmp_path: Path) -> None:
     encoder = {"_target_": "monai_medclip.networks.MonaiImageEncoder", "name": name, "spatial_dims": 3}
-    encoder |= {"image_size": [32, 32, 32]}
+    encoder |= {"image_size": [32, 32, 32], "in_channels": 2}
     if name == "vit":
         encoder["options"] = {"patch_size": 16, "num_layers": 1, "hidden_size": 48, "mlp_dim": 48, "num_heads": 4}
     two_d = {**encoder, "spatial_dims": 2, "image_size": 32}

@@ -223,8 +223,10 @@ def test_the_way_back_looks_at_no_more_than_the_box(monkeypatch):
     volume = MetaTensor(torch.zeros(1, 1, 1, 1).expand(1, 512, 512, 300), affine=affine)
     transform = CropNoduled("image", **BOX)
     item = transform({"image": volume, "center_mm": (180.0, 180.0, 150.0)})
-    grid, voxels = nodule._grid, []
-    monkeypatch.setattr(nodule, "_grid", lambda axes, to: voxels.append(np.prod([*map(len, axes)])) or grid(axes, to))
+    grid, voxels = nodule.indices_at, []
+    monkeypatch.setattr(
+        nodule, "indices_at", lambda axes, to: voxels.append(np.prod([*map(len, axes)])) or grid(axes, to)
+    )
     assert transform.inverse(item)["image"].shape == (1, 512, 512, 300)
     assert len(voxels) == 1
     assert voxels[0] < 1.5 * (12 * 0.75 / 0.7 + 1) * (16 / 0.7 + 1) * (15 + 1)

@@ -114,6 +114,28 @@ def test_the_page_of_precomputed_features_explains_a_nodule_in_words_features_an
     np.testing.assert_allclose(written.affine, native.affine, atol=1e-4)
 
 
+def test_the_page_of_ct_looks_for_nodules_in_a_whole_volume(
+    shared_data: Path, phantom_ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_data").symlink_to(shared_data)
+    (volume, *_) = sorted((phantom_ct / "images").rglob("*.nii.gz"))
+    shutil.copy(volume, "study.nii.gz")
+    options = {**TINY, "manifest": "my_data/manifest.csv", "output_dir": "runs/nodules_0", "baselines": {}}
+    items = workflow("train", "manifest+nodules", **options).parser.get_parsed_content("items")
+    sides = [[item["id"] for item in items if item["split"] == split] for split in ("train", "val", "test")]
+    some = [one for side in sides for one in side[:: max(1, len(side) // 10)]]
+    run("train", "manifest+nodules", **options, where={"id": some}, max_epochs=1, val_interval=1)
+    (code,) = (block for block in code_blocks("ct.md") if "NoduleScan" in block)
+    names: dict[str, Any] = {}
+    exec(compile(code, "ct.md", "exec"), names)
+    assert names["heat"].shape == (1, 5, 64, 64, 56)
+    lungs = names["item"]["lungs"].as_tensor()[0] > 0
+    assert not names["heat"].as_tensor()[0, :, ~lungs].any()
+    assert float(names["heat"].as_tensor()[0, 0, lungs].std()) > 0
+    np.testing.assert_allclose(nib.load("maps/heatmap_01_malignant.nii.gz").affine, nib.load(volume).affine, atol=1e-4)
+
+
 def _first(items: list[dict[str, Any]], split: str, count: int) -> list[str]:
     return [item["id"] for item in items if item["split"] == split][:count]
 

@@ -23,6 +23,8 @@ def recommended(classifier: Any = None, *, verify: bool = False) -> Explainer:
     without the finding, at most 2 % of a focal finding's heat remains. Weak on the enlarged heart: 0.31, where the
     centre blob has 0.86.
 
+    On generated volumes (``--overlay ct``, one seed, 173 focal findings): 0.83 [0.77, 0.89], within one token 0.91.
+
     On other networks it is unproven: judge it there before trusting it. On toy volumes of ten slices of 32 pixels (see
     `SliceWise`), its maximum lay on the lesion in 0.48 and 0.34 of the maps of two trainings, that of conservative
     propagation in 0.52 and 1.00, of occlusion in all.

@@ -8,33 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_medclip import __version__
+from monai_medclip.bundle_folder import BUNDLE_NAME, bundle_root
 
 # A verb imports what it needs when it runs: `bundle`, which scripts call, would else wait seconds for the libraries.
 
 __all__ = ["bundle_root", "main"]
-
-BUNDLE_NAME = "medclip"
-
-
-def bundle_root(name: str = BUNDLE_NAME) -> str:
-    """Folder of a bundle: the one that the wheel carries, or the source checkout's.
-
-    Args:
-        name: name of the bundle's folder.
-
-    Returns:
-        Absolute path, as a string because bundle configs concatenate it.
-
-    Raises:
-        FileNotFoundError: if the installation holds no such bundle.
-    """
-    package = Path(__file__).resolve().parent
-    for bundles in (package / "_bundles", package.parent / "bundles"):
-        if (bundles / name / "configs").is_dir():
-            return str(bundles / name)
-    raise FileNotFoundError(
-        f"No bundle {name!r} beside {package}: the installation is incomplete. Reinstall monai-medclip from its wheel."
-    )
 
 
 def _bundle(arguments: argparse.Namespace) -> None:
@@ -78,6 +56,18 @@ def _phantom(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{manifest}\n")
 
 
+def _app(arguments: argparse.Namespace) -> None:
+    from monai_medclip.app.folder import app_folder
+
+    sys.stdout.write(f"{app_folder(arguments.folder)}\n")
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    from monai_medclip.engines import pack_bundle
+
+    sys.stdout.write(f"{pack_bundle(arguments.run_dir, arguments.folder)}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m monai_medclip", description="Research use only, not a medical device."
@@ -88,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     bundle = verbs.add_parser("bundle", help="print the folder of the bundle that is installed with the package")
     bundle.add_argument("--name", default=BUNDLE_NAME)
     bundle.set_defaults(run=_bundle)
+
+    app = verbs.add_parser("app", help="make the folder of the MONAI Label app and print it, for start_server --app")
+    app.add_argument("--folder", type=Path, help="where; by default medclip_app in the user's data folder")
+    app.set_defaults(run=_app)
+
+    pack = verbs.add_parser("pack", help="make a MONAI bundle of a trained run, to be handed on and served")
+    pack.add_argument("run_dir", type=Path, help="output folder of a training run")
+    pack.add_argument("folder", type=Path, help="of the bundle, new")
+    pack.set_defaults(run=_pack)
 
     summarize = verbs.add_parser("summarize", help="mean and spread of the figures of several runs (seeds)")
     summarize.add_argument("runs", nargs="+", type=Path, help="output folders that hold a metrics.json")

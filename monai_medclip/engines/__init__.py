@@ -7,6 +7,7 @@ from .ask_zero_shot import ZeroShotAnswer, ask_zero_shot
 from .auditing import AUDITS, Auditor, audit_clip
 from .autocast import AutocastInferer
 from .before_after import Moment, before_after_section, judge_moment
+from .bundle_model import BundleModel, Heatmaps, Score, Study
 from .checkpoints import BestCheckpoint, LastCheckpoint
 from .class_choice import choose_class, class_logits, class_numbers
 from .classifier_evaluation import ClassifierEvaluation, evaluate_classifier
@@ -16,17 +17,21 @@ from .embedding import Embeddings, embed
 from .embedding_store import EmbeddingStore, MissingTextError
 from .evaluation import Evaluation, evaluate_clip
 from .explanation import CaseExplainer, explain_cases
+from .faithfulness import Faithfulness, faithfulness
 from .feature_table import FeatureExtractor, FeatureTable
 from .files import RESEARCH_USE, write_csv, write_json
 from .gallery import Gallery, build_gallery
 from .history import History
 from .judging import Calibrated, Judged, check_findings, judge, score_rows, thresholds
+from .method_menu import method_menu
 from .optimization import GradientClipping, cosine_with_warmup
+from .pack import pack_bundle
 from .prediction import Prediction, PredictionWriter, ZeroShotInferer, chosen_rule
 from .prepare_batch import ContrastivePrepareBatch, ImagePrepareBatch, LabelPrepareBatch
 from .probe import FittedProbe, ProbeInput, few_shot, fit_mlp, fit_probe, probe_features
 from .progress import ProgressBar
 from .required import RequiredFigure, required_figures
+from .run_config import trained_config
 from .run_record import RunRecord, data_hashes, write_run_record
 from .schedules import SCHEDULES, LrSchedule
 from .score_comparison import Comparison, FineTuned, compare_scores, read_fine_tuned
@@ -45,6 +50,7 @@ __all__ = [
     "Auditor",
     "AutocastInferer",
     "BestCheckpoint",
+    "BundleModel",
     "Calibrated",
     "CaseExplainer",
     "ClassifierEvaluation",
@@ -56,6 +62,7 @@ __all__ = [
     "Embeddings",
     "EpochSeeder",
     "Evaluation",
+    "Faithfulness",
     "FeatureExtractor",
     "FeatureTable",
     "FigureSummary",
@@ -63,6 +70,7 @@ __all__ = [
     "FittedProbe",
     "Gallery",
     "GradientClipping",
+    "Heatmaps",
     "History",
     "ImagePrepareBatch",
     "Judged",
@@ -81,6 +89,8 @@ __all__ = [
     "RetrievalAnswer",
     "RunRecord",
     "RunsSummary",
+    "Score",
+    "Study",
     "Trial",
     "ZeroShot",
     "ZeroShotAnswer",
@@ -107,6 +117,7 @@ __all__ = [
     "evaluate_clip",
     "evaluate_zero_shot",
     "explain_cases",
+    "faithfulness",
     "few_shot",
     "fit_mlp",
     "fit_probe",
@@ -114,6 +125,8 @@ __all__ = [
     "judge_moment",
     "judged_sections",
     "limit_threads",
+    "method_menu",
+    "pack_bundle",
     "probe_features",
     "read_fine_tuned",
     "required_figures",
@@ -121,6 +134,7 @@ __all__ = [
     "summarize_runs",
     "sweep",
     "thresholds",
+    "trained_config",
     "write_csv",
     "write_json",
     "write_run_record",

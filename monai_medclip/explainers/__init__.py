@@ -1,7 +1,7 @@
 """Where in the image and in which words the answer came from."""
 
 from monai_medclip.explainers.attention_grad_cam import AttentionGradCAM
-from monai_medclip.explainers.attention_path import AttentionExplainer
+from monai_medclip.explainers.attention_path import AttentionExplainer, remembering_tokens
 from monai_medclip.explainers.base import Explainer, Explanation, UnfaithfulError
 from monai_medclip.explainers.baselines import CentreBlob, RandomMap
 from monai_medclip.explainers.chefer import Chefer
@@ -62,4 +62,5 @@ __all__ = [
     "UnfaithfulError",
     "local_entropy",
     "recommended",
+    "remembering_tokens",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 from monai_medclip.explainers.base import Explainer, gradients, uncompiled
 from monai_medclip.networks import QKV, AttentionAccess, Classifier, attend, has_attention
 
-__all__ = ["AttentionExplainer", "Stage", "Walk"]
+__all__ = ["AttentionExplainer", "Stage", "Walk", "remembering_tokens"]
+
+_REMEMBERED: ContextVar[tuple[Tensor, dict[Hashable, Tensor]] | None] = ContextVar("remembered tokens", default=None)
 
 
 class Stage(NamedTuple):
@@ -70,7 +73,7 @@ class AttentionExplainer(Explainer):
             if self._must_verify(classifier):
                 tokens, own = _tokens_of_own_pass(classifier, image, context, first)
             else:
-                tokens = encoder.tokens_entering(image, first)
+                tokens = _tokens_entering(encoder, image, first)
         walk = self._from_tokens(classifier, tokens.detach().requires_grad_(), first, context)
         if own is not None:
             self._compare(classifier, walk.logits, own)
@@ -191,6 +194,31 @@ def _pooled_row(matrix: Tensor, stage: Stage) -> Tensor:
     else:
         row[...] = 1 / tokens
     return row
+
+
+@contextmanager
+def remembering_tokens(image: Tensor, kept: dict[Hashable, Tensor]) -> Iterator[None]:
+    """Within it, the tokens of this image that enter a block are computed once, and kept: a new prompt needs no others.
+
+    Args:
+        image: (B, C, *spatial) as explainers are given it; not changed while its tokens are kept. Other images pass by.
+        kept: filled here; of one image and one network.
+    """
+    before = _REMEMBERED.set((image, kept))
+    try:
+        yield
+    finally:
+        _REMEMBERED.reset(before)
+
+
+def _tokens_entering(encoder: Any, image: Tensor, block: int) -> Tensor:
+    known = _REMEMBERED.get()
+    if known is None or image.data_ptr() != known[0].data_ptr() or image.shape != known[0].shape:
+        return encoder.tokens_entering(image, block)
+    key = (id(encoder), block)
+    if key not in known[1]:
+        known[1][key] = encoder.tokens_entering(image, block)
+    return known[1][key]
 
 
 @contextmanager

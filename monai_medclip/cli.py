@@ -68,6 +68,31 @@ def _pack(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{pack_bundle(arguments.run_dir, arguments.folder)}\n")
 
 
+def _dicom(arguments: argparse.Namespace) -> None:
+    from monai_medclip.data import ArchiveError, parse_query
+    from monai_medclip.engines import BatchRequest, run_dicom_batch
+
+    request = BatchRequest(
+        bundle=arguments.bundle,
+        studies=arguments.studies,
+        output=arguments.output,
+        prompts=tuple(arguments.prompts),
+        method=arguments.method,
+        kinds=tuple(arguments.kinds),
+        query=parse_query(arguments.query),
+        stow=arguments.stow,
+        resume=arguments.resume,
+        device=arguments.device,
+    )
+    try:
+        summary = run_dicom_batch(request)
+    except (ValueError, FileNotFoundError, ImportError, ArchiveError) as error:  # what the user can put right
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    sys.stdout.write(f"{summary}\n")
+    if summary.failed:
+        raise SystemExit(f"{summary.failed} failed: {summary.csv} names the rule and the remedy of each")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m monai_medclip", description="Research use only, not a medical device."
@@ -87,6 +112,42 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("run_dir", type=Path, help="output folder of a training run")
     pack.add_argument("folder", type=Path, help="of the bundle, new")
     pack.set_defaults(run=_pack)
+
+    dicom = verbs.add_parser(
+        "dicom",
+        help="ask about every radiograph or CT of a folder or archive, and store heatmaps and report as DICOM",
+        description="Credentials of an archive: MEDCLIP_DICOMWEB_USERNAME and MEDCLIP_DICOMWEB_PASSWORD, or "
+        "MEDCLIP_DICOMWEB_TOKEN, in the environment. Research use only, not a medical device.",
+    )
+    dicom.add_argument("--bundle", required=True, type=Path, help="a training run's folder, or a packed bundle")
+    dicom.add_argument("--studies", required=True, help="a folder, a file, or the address of a DICOMweb archive")
+    dicom.add_argument(
+        "--output",
+        type=Path,
+        default=Path("medclip_dicom"),
+        help="folder of results.csv, and of the objects without --stow",
+    )
+    dicom.add_argument(
+        "--prompts", nargs="+", default=(), help="findings or free text; the bundle's findings by default"
+    )
+    dicom.add_argument("--method", help="how heatmaps are made; the bundle's recommended one by default")
+    dicom.add_argument(
+        "--kinds",
+        nargs="+",
+        default=("parametric_map", "capture", "report"),
+        choices=["parametric_map", "segmentation", "capture", "report"],
+    )
+    dicom.add_argument(
+        "--query",
+        nargs="+",
+        default=(),
+        metavar="ATTRIBUTE=VALUE",
+        help="of an archive: Modality=DX StudyDate=20200101-20201231",
+    )
+    dicom.add_argument("--stow", metavar="URL", help="DICOMweb archive that results are stored in")
+    dicom.add_argument("--resume", action="store_true", help="go on with the batch in --output")
+    dicom.add_argument("--device", default="cpu", help="such as cuda")
+    dicom.set_defaults(run=_dicom)
 
     summarize = verbs.add_parser("summarize", help="mean and spread of the figures of several runs (seeds)")
     summarize.add_argument("runs", nargs="+", type=Path, help="output folders that hold a metrics.json")

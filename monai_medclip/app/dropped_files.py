@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import math
 import re
 import shutil
@@ -29,6 +30,7 @@ SUFFIXES = (".dcm", ".png", ".jpg", ".nii", ".nii.gz")
 READABLE = "DICOM, PNG, JPEG, NIfTI and zip files of these"
 BOMB_BYTES, BOMB_RATIO = 16 << 20, 200  # an archive that unpacks to more than both is made to fill a disk
 _CHUNK = 1 << 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -79,7 +81,7 @@ def stored_images(files: Sequence[DroppedFile], folder: Path, limits: Limits) ->
             _copy(stream, file, name)
         kind = kind_of(path)
         if kind == ".zip":
-            raise Refused(f"{name}: an archive inside another files. Drop one zip file that holds the images.")
+            raise Refused(f"{name}: an archive among other files. Drop one zip file that holds the images.")
         if kind is None or PurePosixPath(name).name.upper() == "DICOMDIR":
             others.append(name)
             path.unlink()
@@ -102,7 +104,7 @@ def _unpacked(files: Sequence[DroppedFile], folder: Path, limits: Limits) -> Ite
             for member in _checked_members(archive, files[0].name, limits):
                 with archive.open(member) as stream:
                     yield member.filename, stream
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except _DAMAGED as error:
         raise Refused(f"{files[0].name}: the archive is damaged or of an unknown kind. Make it anew.") from error
 
 
@@ -133,8 +135,8 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 def _copy(source: IO[bytes], target: IO[bytes], name: str) -> None:
     try:
         shutil.copyfileobj(source, target, _CHUNK)
-    except RuntimeError as error:  # what zipfile raises for a compression that it lacks
-        raise Refused(f"{name}: cannot be unpacked. Make the archive anew.") from error
+    except _DAMAGED as error:
+        raise Refused(f"{name}: damaged in its archive. Make the archive anew.") from error
 
 
 def _check_one_study(stored: dict[Path, str], others: Sequence[str]) -> None:
@@ -166,6 +168,8 @@ def _decoded_bytes(path: Path, name: str, most: int) -> int:
         if ".nii" in path.name:
             header = nib.load(path).header
             return math.prod(int(n) for n in header.get_data_shape()) * int(header.get_data_dtype().itemsize)
+    except Refused:
+        raise
     except BadInputError as error:
         raise Refused(f"{name}: {error.reason}. {error.remedy}") from error
     except (OSError, EOFError, zlib.error, ValueError, HeaderDataError) as error:

@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 THREADS = 4  # the network is used by one at a time; the others read files and draw
-_FORM_BYTES = 1 << 20  # that a form may take around its files
+FORM_BYTES = 1 << 20  # that a form may take around its files
 _POOL = ThreadPoolExecutor(THREADS, "medclip")
 
 HEADERS = {
@@ -96,7 +96,7 @@ class UploadRoute(GuardedRoute):
 
     def body_limit(self) -> int:
         """Bytes that a request may have."""
-        return limits().upload_bytes + _FORM_BYTES
+        return limits().upload_bytes + FORM_BYTES
 
 
 def _bounded(request: Request, most: int) -> Request:

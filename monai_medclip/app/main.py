@@ -51,8 +51,8 @@ class MedCLIPApp(MONAILabelApp):
     Args:
         app_dir: the app's folder, see `app_folder`.
         studies: a folder of images, or a DICOMweb URL.
-        conf: ``bundle`` (needed): a training run's folder or a packed bundle; ``index``: the folder of an
-            `EmbeddingIndex` of the same model; ``device``; ``threads`` of the processor, for one question.
+        conf: ``bundle`` (needed): a training run's folder or a packed bundle; ``index``: the folder of
+            an index of the same model, see `BundleModel.index`; ``device``; ``threads`` of the processor.
 
     Attributes:
         medclip: the model.
@@ -201,12 +201,7 @@ def _opened(conf: dict[str, str]) -> tuple[BundleModel, EmbeddingIndex | None]:
         )
     torch.set_num_threads(int(conf.get("threads", 1)))
     model = BundleModel.open(conf["bundle"], device=conf.get("device", "cpu"))
-    index = EmbeddingIndex(conf["index"]) if conf.get("index") else None
-    if index is not None and index.width != model.clip.embed_dim:
-        raise ValueError(
-            f"--conf index {conf['index']}: width {index.width}, the bundle's is {model.clip.embed_dim}. "
-            "Give an index that was made with this bundle."
-        )
+    index = model.index(conf["index"]) if conf.get("index") else None
     return model, index
 
 

@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from monailabel.app import app
 from monailabel.config import settings
 
-from monai_medclip.app.limits import limits
+from monai_medclip.app.body_limit import LimitedBodies, refused_in_words
+from monai_medclip.app.limits import Refused, limits
 from monai_medclip.app.routes import router
 from monai_medclip.app.signed_tokens import accept_signed_tokens
 from monai_medclip.app.stock_infer import put_in_threads
@@ -27,6 +28,9 @@ def attach(server: FastAPI) -> None:
     limits()
     if getattr(server.state, "medclip", False):
         return
+    server.middleware_stack = None  # built before the app is there; the next request builds it again, with these
+    server.add_middleware(LimitedBodies)
+    server.add_exception_handler(Refused, refused_in_words)
     server.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
     put_in_threads(server)
     accept_signed_tokens()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from types import SimpleNamespace
 
-import jwt
 from monailabel.endpoints.user import auth
 
 __all__ = ["accept_signed_tokens"]
@@ -16,4 +15,4 @@ _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
 
 def accept_signed_tokens() -> None:
     """Let MONAI Label's endpoints, and ours, check tokens by a public RSA key; PyJWT 2 refuses to guess algorithms."""
-    auth.jwt = SimpleNamespace(decode=partial(jwt.decode, algorithms=_ALGORITHMS))
+    auth.jwt = SimpleNamespace(decode=partial(auth.jwt.decode, algorithms=_ALGORITHMS))

@@ -165,8 +165,8 @@ class Findings(Task):
         maps = self.model.scanner(found.maps)
         values = maps.as_tensor().numpy().reshape(len(maps), -1)
         shape = tuple(maps.shape[1:])
-        indices = [np.unravel_index(int(row.argmax()), shape) for row in values]
-        places = [tuple(int(i) for i in (*index, *((0,) * (3 - len(index))))) for index in indices]
+        indices = [[int(i) for i in np.unravel_index(int(row.argmax()), shape)] for row in values]
+        places = [[*index, *[0] * (3 - len(index))] for index in indices]
         content = findings_markups(found.scores, places, ras_affine(maps))
         return str(write_markups(_result(".json"), content)), scores_json(self.model, study, found.scores) | {
             "method": method,

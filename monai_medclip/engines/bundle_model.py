@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..explainers import ReportGrounding, TextGradECLIP, remembering_tokens
 from ..findings import Finding, findings_named
+from ..index import EmbeddingIndex
 from ..inferers import HeatmapInferer
 from ..networks import ZeroShotClassifier, as_findings
 from ..outputs import WordWeights
@@ -26,6 +27,7 @@ from .faithfulness import Faithfulness, faithfulness
 from .method_menu import CLS_OPTIONS, PREFIX_METHOD, method_menu
 from .recent import Recent
 from .run_config import trained_config
+from .stored_embeddings import weights_digest
 
 __all__ = ["BundleModel", "Heatmaps", "Score", "Study"]
 
@@ -68,7 +70,7 @@ class BundleModel:
 
     Attributes:
         name: of the bundle's folder.
-        version: the first 12 hexadecimal digits of the weights' SHA-256.
+        version: 12 hexadecimal digits that change with the weights.
         findings: those that the bundle was made for.
         methods: names of the explainers on offer; the first is the default.
         volumes: whether it reads CT volumes; otherwise radiographs or photographs.
@@ -90,7 +92,7 @@ class BundleModel:
         self.volumes = bool(parser.get_parsed_content("volumes"))
         self.known = as_findings(parser.get_parsed_content("prompts"))
         self.findings = tuple(finding.name for finding in self.known)
-        self.version = _version(self.clip)
+        self.version = weights_digest(self.clip)[:12]
         self.methods = tuple(method_menu(self._asking(self.known)))
         self._lock = Lock()  # around the network: explainers borrow its mode and its flags
         self._studies: Recent[Study] = Recent(studies)
@@ -230,11 +232,35 @@ class BundleModel:
                 0
             ]
 
+    def index(self, folder: str | Path) -> EmbeddingIndex:
+        """The index of this model's image embeddings.
+
+        Args:
+            folder: an index, or a folder of them, such as a run's ``index``, which `retrieve.json` fills.
+
+        Raises:
+            FileNotFoundError: there is none in it.
+            ValueError: those in it were made by other weights.
+        """
+        folder = Path(folder).expanduser()
+        found = [path.parent for path in (folder / "index.json", *sorted(folder.glob("**/images/index.json")))]
+        indexes = [EmbeddingIndex(path) for path in dict.fromkeys(found) if (path / "index.json").is_file()]
+        if not indexes:
+            raise FileNotFoundError(f"{folder} holds no index: make one with retrieve.json, in the run's folder.")
+        own = {weights_digest(self.clip, str(amp), "embedding") for amp in (False, True)}
+        for index in indexes:
+            if index.model in own:
+                return index
+        raise ValueError(
+            f"{folder}: its embeddings are not of {self.name}. Make an index with retrieve.json and this run."
+        )
+
     def faithfulness(self, heatmaps: Heatmaps, prompt: int = 0) -> Faithfulness:
         """Does the score fall when the hottest tenth of the picture goes? See `faithfulness`."""
         classifier = self._classifier(heatmaps.prompts)
         with self._lock:
-            return faithfulness(classifier, heatmaps.study.image.to(self.device), heatmaps.maps[prompt], prompt)
+            image, heat = self._batch(heatmaps.study)[0], heatmaps.maps[prompt]
+            return faithfulness(classifier, image, heat, prompt, score=heatmaps.scores[prompt].logit)
 
     def picture(self, study: Study) -> NDArray[Any]:
         """The image from 0 to 1, (*spatial) or (rows, columns, 3), in display order."""
@@ -322,14 +348,6 @@ def _checked_report(report: str) -> str:
     if not report.strip() or len(report) > MAX_REPORT_CHARACTERS:
         raise ValueError(f"a report of {len(report)} characters: give 1 to {MAX_REPORT_CHARACTERS}, not only spaces.")
     return report
-
-
-def _version(clip: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in clip.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
 
 
 def _file_key(path: Path) -> str:

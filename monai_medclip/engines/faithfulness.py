@@ -26,7 +26,7 @@ class Faithfulness(NamedTuple):
         return self.hottest_masked < self.elsewhere_masked
 
 
-def faithfulness(classifier: Any, image: Tensor, heat: Tensor, prompt: int) -> Faithfulness:
+def faithfulness(classifier: Any, image: Tensor, heat: Tensor, prompt: int, *, score: float) -> Faithfulness:
     """Mask the hottest tenth of an image, and the same shape elsewhere, and ask again.
 
     Args:
@@ -34,6 +34,7 @@ def faithfulness(classifier: Any, image: Tensor, heat: Tensor, prompt: int) -> F
         image: (C, *spatial) as it takes it.
         heat: (*spatial), high supports the prompt.
         prompt: which of the classifier's scores.
+        score: that score of the image as it is, which the map explains.
 
     Returns:
         Scores; in a map without contrast the masked places are arbitrary.
@@ -45,7 +46,7 @@ def faithfulness(classifier: Any, image: Tensor, heat: Tensor, prompt: int) -> F
     mask = mask.view(heat.shape)
     away = mask.roll([size // 2 for size in heat.shape], dims=list(range(heat.ndim)))
     mean = image.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
-    batch = torch.stack([image, *(torch.where(one.to(image.device), mean, image) for one in (mask, away))])
+    masked = [torch.where(one.to(image.device), mean, image) for one in (mask, away)]
     with torch.no_grad():
-        logits = torch.cat([classifier(one[None]) for one in batch])[:, prompt]
-    return Faithfulness(*(float(logit) for logit in logits), MASKED_SHARE)
+        logits = [float(classifier(one[None])[0, prompt]) for one in masked]
+    return Faithfulness(score, *logits, MASKED_SHARE)

@@ -13,6 +13,8 @@ from monai.bundle import ConfigWorkflow
 from monai_medclip.bundle_folder import bundle_root
 from monai_medclip.data import make_phantom
 from monai_medclip.engines import BundleModel, pack_bundle, trained_config
+from monai_medclip.engines.stored_embeddings import weights_digest
+from monai_medclip.index import EmbeddingIndex
 from monai_medclip.transforms import BadInputError
 
 from .served import untrained_run
@@ -224,11 +226,24 @@ def test_a_packed_bundle_gives_the_same_answers(run: Path, film: Path, model: Bu
         pack_bundle(run, packed)
 
 
+def test_the_index_of_a_model_is_found_and_another_s_refused(model: BundleModel, film: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no index"):
+        model.index(tmp_path)
+    own = weights_digest(model.clip, "False", "embedding")
+    for name, made_by in (("other", "0123456789abcdef"), ("own", own)):
+        index = EmbeddingIndex.create(tmp_path / name / "images", model.clip.embed_dim, model=made_by)
+        index.add(model.embedding(model.study(film))[None], [{"id": name}], model=made_by)
+    assert model.index(tmp_path).records([0])[0]["id"] == "own"
+    assert model.index(tmp_path / "own" / "images").records([0])[0]["id"] == "own"
+    with pytest.raises(ValueError, match="are not of"):
+        model.index(tmp_path / "other")
+
+
 def test_other_folders_are_refused(tmp_path: Path, run: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no trained bundle"):
         BundleModel.open(tmp_path)
     (tmp_path / "run.json").write_bytes((run / "run.json").read_bytes())
-    with pytest.raises(FileNotFoundError, match="no model.pt"):
+    with pytest.raises(FileNotFoundError, match=r"no model\.pt"):
         BundleModel.open(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match="no JSON"):

@@ -19,7 +19,7 @@ def test_a_network_without_attention_gets_what_reads_feature_maps() -> None:
 def test_a_vision_transformer_gets_what_reads_attention() -> None:
     clip = CLIP(SmallViT(32, width=64, depth=2, num_heads=2), BagOfWords(), embed_dim=16)
     menu = method_menu(clip.classifier(["nodule"], tokenize), cls="include")
-    assert list(menu)[0] == "recommended"
+    assert next(iter(menu)) == "recommended"
     assert {"Grad-ECLIP", "MedGrad E-CLIP", "Chefer"} < set(menu)
     prefix = menu["Grad-CAM (patch tokens)"]
     assert isinstance(prefix, TokenGradCAM)

@@ -1,0 +1,186 @@
+"""How fast the MONAI Label app answers: first answer, a new prompt on an image already seen, twenty requests at once.
+
+Needs the label extra. Starts a real server on generated studies and asks it over HTTP; all figures come from one run,
+and what counts are their ratios: the machine may be shared.
+
+    python benchmarks/app_speed.py RUN --output-dir out
+
+RUN is the output folder of a training run, of radiographs or of volumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from monai_medclip.app.folder import app_folder
+from monai_medclip.data import make_phantom
+from monai_medclip.engines import trained_config
+from monai_medclip.notice import RESEARCH_USE
+
+PROMPTS = ("nodule", "mass", "pleural effusion", "consolidation", "cardiomegaly", "pneumothorax")
+CLIENTS, REQUESTS = 5, 20
+
+
+class Server:
+    """A MONAI Label server of its own process, on a free port."""
+
+    def __init__(self, app: Path, studies: Path, run: Path, log: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [
+            sys.executable,
+            "-m",
+            "monailabel.main",
+            "start_server",
+            "--app",
+            str(app),
+            "--studies",
+            str(studies),
+        ]
+        command += ["--conf", "bundle", str(run), "--host", "127.0.0.1", "--port", str(self.port)]
+        environment = os.environ | {"MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}
+        start = time.perf_counter()
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        while True:
+            try:
+                requests.get(f"{self.url}/info/", timeout=5)
+                break
+            except requests.ConnectionError:
+                if self.process.poll() is not None:
+                    raise SystemExit(f"the server stopped: see {log}") from None
+                time.sleep(0.1)
+        self.started_s = time.perf_counter() - start
+
+    def heatmap(self, image: str, prompt: str) -> float:
+        """Seconds of a stock request; the answer must be that prompt's."""
+        start = time.perf_counter()
+        reply = requests.post(
+            f"{self.url}/infer/heatmap",
+            params={"image": image, "output": "all"},
+            files={"params": (None, json.dumps({"prompt": prompt}))},
+            timeout=600,
+        )
+        seconds = time.perf_counter() - start
+        reply.raise_for_status()
+        if f'"prompt": "{prompt}"' not in reply.content[:2000].decode("latin-1"):
+            raise SystemExit(f"the answer is not that of {prompt!r}: {reply.content[:300]!r}")
+        return seconds
+
+    def page(self, image: str, prompt: str) -> dict[str, Any]:
+        """A request as the web page makes it."""
+        reply = requests.post(f"{self.url}/medclip/heatmap", json={"study": image, "prompt": prompt}, timeout=600)
+        reply.raise_for_status()
+        return dict(reply.json())
+
+    def resident_mib(self) -> float:
+        """Memory of the server's process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return float(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def single(server: Server, images: list[str]) -> dict[str, Any]:
+    """The first answer after the start, and new prompts on each image after its first."""
+    first = server.heatmap(images[0], PROMPTS[0])
+    rows = []
+    for image in images:
+        of_first = first if image == images[0] else server.heatmap(image, PROMPTS[0])
+        rows.append([of_first, *(server.heatmap(image, prompt) for prompt in PROMPTS[1:])])
+    others = [seconds for row in rows for seconds in row[1:]]
+    later = statistics.median(row[0] for row in rows[1:])
+    return {
+        "server start [s]": server.started_s,
+        "first answer after start [s]": first,
+        "first answer on a later image [s], median": later,
+        "new prompt on an image already seen [s], median": statistics.median(others),
+        "new prompt / first answer after start": statistics.median(others) / first,
+        "new prompt / first answer on a later image": statistics.median(others) / later,
+    }
+
+
+def crowded(server: Server, images: list[str]) -> dict[str, Any]:
+    """Twenty requests at once from five clients, stock and page routes mixed, while /info is asked all the time."""
+    before, waits, done = server.resident_mib(), [], threading.Event()
+
+    def ask_info() -> None:
+        while not done.is_set():
+            start = time.perf_counter()
+            requests.get(f"{server.url}/info/", timeout=600).raise_for_status()
+            waits.append(time.perf_counter() - start)
+            time.sleep(0.02)
+
+    def one(number: int) -> tuple[str, Any]:
+        image, prompt = images[number % len(images)], f"{PROMPTS[number % len(PROMPTS)]} number {number}"
+        if number % 2:
+            server.heatmap(image, prompt)
+            return prompt, prompt
+        return prompt, server.page(image, prompt)["prompt"]
+
+    asker = threading.Thread(target=ask_info)
+    asker.start()
+    start = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(one, range(REQUESTS)))
+    seconds = time.perf_counter() - start
+    done.set()
+    asker.join()
+    return {
+        "requests at once": REQUESTS,
+        "answered": len(answers),
+        "mixed up": sum(asked != told for asked, told in answers),
+        "all [s]": seconds,
+        "/info answers meanwhile": len(waits),
+        "/info longest wait [s]": max(waits),
+        "memory before and after [MiB]": [round(before), round(server.resident_mib())],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--output-dir", type=Path, default=Path("app_speed"))
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--image-size", type=int, default=None, help="default 1024 for radiographs, 256 for volumes")
+    arguments = parser.parse_args()
+    folder = arguments.output_dir
+    volumes = bool(trained_config(arguments.run).get("volumes"))
+    size = arguments.image_size or (256 if volumes else 1024)
+    kind = {"modality": "CT", "file_format": "nifti"} if volumes else {}
+    make_phantom(folder / "phantom", patients=arguments.images, image_size=size, seed=7, **kind)
+    studies = folder / "studies"
+    studies.mkdir(exist_ok=True)
+    for path in sorted((folder / "phantom" / "images").rglob("*")):
+        if path.is_file() and not (studies / path.name).exists():
+            (studies / path.name).write_bytes(path.read_bytes())
+    images = sorted(
+        path.name.removesuffix(".nii.gz").removesuffix(".dcm") for path in studies.iterdir() if path.is_file()
+    )
+    images = [name for name in images if name.startswith("phantom")]
+    server = Server(app_folder(folder / "app"), studies, arguments.run.resolve(), folder / "server.log")
+    try:
+        figures = {"images": f"{len(images)} of {size} pixels", **single(server, images), **crowded(server, images)}
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
+    (folder / "figures.json").write_text(json.dumps({"intended_use": RESEARCH_USE, **figures}, indent=2) + "\n")
+    for name, value in figures.items():
+        print(f"{name:50} {value if not isinstance(value, float) else round(value, 3)}")
+
+
+if __name__ == "__main__":
+    main()

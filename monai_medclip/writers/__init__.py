@@ -3,6 +3,11 @@
 from monai_medclip.writers.breakdown import breakdown_figure
 from monai_medclip.writers.colors import COLOR_MAPS
 from monai_medclip.writers.confusion import confusion_figure
+from monai_medclip.writers.dicom import DICOM_KINDS, dicom_bytes, dicom_results, write_dicom_results
+from monai_medclip.writers.dicom_bands import heat_band_names, heat_bands
+from monai_medclip.writers.dicom_source import DicomSource, dicom_source
+from monai_medclip.writers.dicom_statements import DicomStatements, Statement
+from monai_medclip.writers.dicom_store import ArchiveStore, DicomStore, FolderStore, RefusedError
 from monai_medclip.writers.figure import overlay_figure
 from monai_medclip.writers.figures_page import Picture, Section, figures_page
 from monai_medclip.writers.glossary import glossary, terms_in
@@ -35,16 +40,24 @@ from monai_medclip.writers.wrong_answers import (
 
 __all__ = [
     "COLOR_MAPS",
+    "DICOM_KINDS",
     "IMAGE_QUERY",
     "TEXT_QUERY",
+    "ArchiveStore",
+    "DicomSource",
+    "DicomStatements",
+    "DicomStore",
     "FewShot",
+    "FolderStore",
     "Heat",
     "IntervalRow",
     "MapFiles",
     "OverlayStyle",
     "Panel",
     "Picture",
+    "RefusedError",
     "Section",
+    "Statement",
     "SweepRun",
     "Table",
     "TintedReport",
@@ -52,6 +65,9 @@ __all__ = [
     "WrongAnswer",
     "breakdown_figure",
     "confusion_figure",
+    "dicom_bytes",
+    "dicom_results",
+    "dicom_source",
     "explanation_page",
     "few_shot_figure",
     "figure_panel",
@@ -59,6 +75,8 @@ __all__ = [
     "figures_page",
     "glossary",
     "grid_figure",
+    "heat_band_names",
+    "heat_bands",
     "heats_of",
     "interval_figure",
     "min_max_scaled",
@@ -84,6 +102,7 @@ __all__ = [
     "tint",
     "unit_image",
     "varied_settings",
+    "write_dicom_results",
     "write_maps",
     "write_scanner_maps",
     "write_whole",

@@ -138,7 +138,7 @@ def _write(
     """Maps (1, x, y[, z]) as they come, each into its own NIfTI and all into one NPY."""
     folder = Path(folder)
     about: dict[str, Any] = {"intended_use": RESEARCH_USE, **says, "scaling": "raw"}
-    nifti = [folder / f"{stem}_{index:02d}_{_slug(prompt)}.nii.gz" for index, prompt in enumerate(prompts, start=1)]
+    nifti = [folder / f"{stem}_{index:02d}_{slug(prompt)}.nii.gz" for index, prompt in enumerate(prompts, start=1)]
     with atomic_write(folder / f"{stem}.npy") as file, file.open("wb") as npy:
         for path, prompt in zip(nifti, prompts, strict=True):  # no name for a map here: it would outlive its turn
             shape, affine = _write_one(path, next(maps), npy, len(prompts), {**about, "prompt": prompt})
@@ -210,7 +210,7 @@ def _write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, about: dict
         image.to_stream(stream)
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
     """A file name's worth of a prompt: ASCII letters and digits, at most 40."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()  # accents go, letters stay
     return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:40].strip("-") or "prompt"

@@ -74,6 +74,7 @@ def report(model: BundleModel, study: Study, text: str, *, method: str | None, i
 
     words, maps, spans = _REPORTS.get((model.version, study.key, text, method), asked)
     return {
+        "image": picture(model, study, index)["image"],
         "words": _tinted(text, words),
         "score": float(words.score),
         "signed": words.signed,

@@ -55,11 +55,11 @@ class Archive:
             raise Refused("the image is no DICOM: results can be stored for DICOM studies alone.", 400)
         scores = model.scores(found.study)
         statements = DicomStatements(
-            tuple(Statement(*score) for score in found.scores),
+            tuple(Statement(one.finding, one.logit, one.probability) for one in found.scores),
             found.method,
             model.name,
             model.version,
-            tuple(Statement(*score) for score in scores),
+            tuple(Statement(one.finding, one.logit, one.probability) for one in scores),
             threshold,
         )
         source = dicom_source(found.study.path)

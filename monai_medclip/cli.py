@@ -72,20 +72,21 @@ def _dicom(arguments: argparse.Namespace) -> None:
     from monai_medclip.data import ArchiveError, parse_query
     from monai_medclip.engines import BatchRequest, run_dicom_batch
 
-    request = BatchRequest(
-        bundle=arguments.bundle,
-        studies=arguments.studies,
-        output=arguments.output,
-        prompts=tuple(arguments.prompts),
-        method=arguments.method,
-        kinds=tuple(arguments.kinds),
-        query=parse_query(arguments.query),
-        stow=arguments.stow,
-        resume=arguments.resume,
-        device=arguments.device,
-    )
     try:
-        summary = run_dicom_batch(request)
+        summary = run_dicom_batch(
+            BatchRequest(
+                bundle=arguments.bundle,
+                studies=arguments.studies,
+                output=arguments.output,
+                prompts=tuple(arguments.prompts),
+                method=arguments.method,
+                kinds=tuple(arguments.kinds),
+                query=parse_query(arguments.query),
+                stow=arguments.stow,
+                resume=arguments.resume,
+                device=arguments.device,
+            )
+        )
     except (ValueError, FileNotFoundError, ImportError, ArchiveError) as error:  # what the user can put right
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     sys.stdout.write(f"{summary}\n")

@@ -77,8 +77,7 @@ class MedCLIPApp(MONAILabelApp):
         """MONAI Label's datastore, with every id checked; radiographs may lie in a folder as DICOM files."""
         if not self.medclip.volumes and "*.dcm" not in settings.MONAI_LABEL_DATASTORE_FILE_EXT:
             settings.MONAI_LABEL_DATASTORE_FILE_EXT.extend(["*.dcm", "*.jpeg"])
-        datastore = super().init_datastore()
-        return guarded(datastore, FindingsLabels) if isinstance(datastore, DICOMWebDatastore) else guarded(datastore)
+        return guarded(super().init_datastore(), FindingsLabels)
 
     def init_infers(self) -> dict[str, InferTask]:
         """The tasks by the names that clients use."""

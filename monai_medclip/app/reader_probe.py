@@ -115,7 +115,11 @@ class ReaderProbe:
         return dict(zip(self.findings, logits.tolist(), strict=True))
 
     def probabilities(self, embedding: Tensor) -> dict[str, float]:
-        """Probability per finding, 0 to 1, of an image's embedding (E,)."""
+        """Probability per finding, 0 to 1, of an image's embedding (E,).
+
+        Few readings make a strongly regularized probe, whose probabilities rank images but stay near the finding's
+        share among the readings: they are not calibrated.
+        """
         return {name: float(torch.tensor(logit).sigmoid()) for name, logit in self.logits(embedding).items()}
 
 

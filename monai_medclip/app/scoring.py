@@ -64,7 +64,10 @@ class ReadersAgreement(ScoringMethod):
         return super().info()
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Json:
-        """The figures as plain JSON; a finding without enough readings has ``note`` instead."""
+        """The figures as plain JSON; a finding without enough readings has ``note`` instead.
+
+        MONAI Label logs them, so they hold no ids; `info` lists the labels that are damaged.
+        """
         model = self.answers.model
         readings = all_findings(datastore, model.findings)
         judged = [one for reading in readings.readings if (one := self._judged(datastore, reading)) is not None]
@@ -75,11 +78,11 @@ class ReadersAgreement(ScoringMethod):
             "images": len(judged),
             "patients": len({one.group for one in judged}),
             "unreadable": len(readings.readings) - len(judged),
-            "damaged": list(readings.damaged),
+            "damaged": len(readings.damaged),
             "zero_shot": self._zero_shot(judged),
             "probe": None if probe is None else _probe(probe, judged),
         }
-        write_json(self._result_file, result)
+        write_json(self._result_file, result | {"damaged_labels": list(readings.damaged)})
         return result
 
     @property

@@ -61,14 +61,14 @@ class FitReaderProbe(TrainTask):
         """Read, fit, write.
 
         Returns:
-            The stats, with what was fitted and what was left out and why.
+            The stats, with what was fitted and what was left out and why; without ids, as MONAI Label logs it.
 
         Raises:
             FewReadingsError: no finding has enough readings.
         """
         readings = all_findings(datastore, self.answers.model.findings)
         progress = _Progress(self._stats_file, len(readings.readings) + 1)
-        progress.note(damaged=list(readings.damaged))
+        progress.note(damaged=len(readings.damaged), damaged_labels=list(readings.damaged))
         images, unreadable = [], 0
         for reading in readings.readings:
             image = self._image(datastore, reading)
@@ -125,4 +125,4 @@ class _Progress:
     def done(self, **facts: Any) -> Stats:
         self.stats["epoch"] = self.stats["total_epochs"]
         self.note(total_time=round(time.monotonic() - self._start, 3) or 0.001, **facts)
-        return self.stats
+        return {name: fact for name, fact in self.stats.items() if name != "damaged_labels"}

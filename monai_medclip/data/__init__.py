@@ -7,6 +7,18 @@ from monai_medclip.data.ct_folder import read_ct_folder
 from monai_medclip.data.ct_rate import CT_RATE_FINDINGS, read_ct_rate
 from monai_medclip.data.derm7pt import DERM7PT_DIAGNOSES, DERM7PT_GROUPS, diagnosis_group, read_derm7pt
 from monai_medclip.data.derm_captions import CRITERIA, LESION_COLORS, criteria_caption
+from monai_medclip.data.dicom_archive import Archive, is_archive
+from monai_medclip.data.dicom_errors import ArchiveError
+from monai_medclip.data.dicom_fetch import case_folder, link_file
+from monai_medclip.data.dicom_query import (
+    DicomCase,
+    DicomCases,
+    DicomInstance,
+    LeftOut,
+    archive_cases,
+    folder_cases,
+    parse_query,
+)
 from monai_medclip.data.features import feature_items
 from monai_medclip.data.fingerprints import Fingerprint, NearDuplicate, fingerprint, fingerprint_files, near_duplicates
 from monai_medclip.data.images import image_items
@@ -56,6 +68,11 @@ __all__ = [
     "LIDC_FINDINGS",
     "NODULE_CHARACTERISTICS",
     "PH2_DIAGNOSES",
+    "Archive",
+    "ArchiveError",
+    "DicomCase",
+    "DicomCases",
+    "DicomInstance",
     "Fingerprint",
     "IUReport",
     "LIDCContour",
@@ -63,6 +80,7 @@ __all__ = [
     "LIDCScan",
     "Leak",
     "LeakError",
+    "LeftOut",
     "Lesion",
     "ManifestError",
     "NearDuplicate",
@@ -74,6 +92,8 @@ __all__ = [
     "SplitRow",
     "XRay",
     "age_band",
+    "archive_cases",
+    "case_folder",
     "check_splits",
     "criteria_caption",
     "diagnosis_group",
@@ -81,8 +101,11 @@ __all__ = [
     "find_leaks",
     "fingerprint",
     "fingerprint_files",
+    "folder_cases",
     "image_items",
+    "is_archive",
     "label_vector",
+    "link_file",
     "make_phantom",
     "matches_rule",
     "near_duplicates",
@@ -91,6 +114,7 @@ __all__ = [
     "nodule_sentences",
     "parse_iu_report",
     "parse_lidc_xml",
+    "parse_query",
     "partition",
     "positives_by",
     "rating_words",

@@ -12,6 +12,7 @@ from .checkpoints import BestCheckpoint, LastCheckpoint
 from .class_choice import choose_class, class_logits, class_numbers
 from .classifier_evaluation import ClassifierEvaluation, evaluate_classifier
 from .curves import CurvesPlot
+from .dicom_batch import USUAL_KINDS, BatchRequest, BatchSummary, run_dicom_batch
 from .early_stopping import EarlyStopping
 from .embedding import Embeddings, embed
 from .embedding_store import EmbeddingStore, MissingTextError
@@ -46,9 +47,12 @@ __all__ = [
     "AUDITS",
     "RESEARCH_USE",
     "SCHEDULES",
+    "USUAL_KINDS",
     "AnswerPage",
     "Auditor",
     "AutocastInferer",
+    "BatchRequest",
+    "BatchSummary",
     "BestCheckpoint",
     "BundleModel",
     "Calibrated",
@@ -130,6 +134,7 @@ __all__ = [
     "probe_features",
     "read_fine_tuned",
     "required_figures",
+    "run_dicom_batch",
     "score_rows",
     "summarize_runs",
     "sweep",

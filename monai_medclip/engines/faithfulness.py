@@ -48,5 +48,5 @@ def faithfulness(classifier: Any, image: Tensor, heat: Tensor, prompt: int, *, s
     mean = image.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
     masked = [torch.where(one.to(image.device), mean, image) for one in (mask, away)]
     with torch.no_grad():
-        logits = [float(classifier(one[None])[0, prompt]) for one in masked]
-    return Faithfulness(score, *logits, MASKED_SHARE)
+        hottest, elsewhere = (float(classifier(one[None])[0, prompt]) for one in masked)
+    return Faithfulness(score, hottest, elsewhere, MASKED_SHARE)

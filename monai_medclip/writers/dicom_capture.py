@@ -123,7 +123,8 @@ def capture_figure(
         spacing_mm = np.linalg.norm(np.asarray(shown["image"].affine)[:3, :3], axis=0).tolist()
         figure = orthogonal_figure(image, told_heat, spacing_mm=spacing_mm, style=style)
     told_probability = "" if answer.probability is None else f"probability {answer.probability:.2f}, "
-    headline = f"\n{answer.text}: {told_probability}score {digits(answer.logit)} logit"  # OHIF's player hides the top
+    headline = f"{answer.text}: {told_probability}score {digits(answer.logit)} logit"
     made_by = f"{says.method} · {says.model} {says.model_version}"
     put_title(figure, headline, f"{made_by}{window}\n{_NOTICE}")
+    figure.suptitle(f"\n\n{figure.get_suptitle()}", fontsize=11)  # OHIF's cine player hides the top of the picture
     return figure

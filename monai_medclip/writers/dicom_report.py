@@ -55,8 +55,17 @@ def report(
     """
     hd = highdicom()
     written = [one for group in pictures for one in group]
-    made_from = ("report", says.model, says.model_version, says.method, *says.answers, *says.findings)
-    made_from = (*made_from, *(one.SOPInstanceUID for one in written))
+    asked = [
+        one.text for one in (*says.answers, *says.findings)
+    ]  # not their numbers, whose last digits differ by machine
+    made_from = (
+        "report",
+        says.model,
+        says.model_version,
+        says.method,
+        *asked,
+        *(one.SOPInstanceUID for one in written),
+    )
     new = NewObject.of(source, _description(says), _SERIES_NUMBER + number, made_from)
     groups = [
         _group(hd, source, says, new, answer, f"prompt {index}", shown)

@@ -56,6 +56,7 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studies: Path, index
     monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", str(studies))
     monkeypatch.setattr(settings, "MONAI_LABEL_APP_CONF", {"bundle": str(xray_run), "index": str(index)})
     monkeypatch.setattr(settings, "MONAI_LABEL_SESSION_PATH", str(tmp_path / "sessions"))
+    monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)  # the watchers of all tests would wake
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTO_UPDATE_SCORING", False)  # asks its own address, where nobody is
     clear_cache()
     yield TestClient(server.app)
@@ -121,10 +122,10 @@ def test_slicer_gets_names_and_colors_if_it_wants_segments(client: TestClient, t
     assert [header[f"Segment{number}_Name"] for number in range(3)] == list(BANDS)
 
 
-def test_findings_are_points_with_text_at_their_maps_maxima(client: TestClient, studies: Path) -> None:
+def test_findings_are_boxes_with_text_at_their_maps_maxima(client: TestClient, studies: Path) -> None:
     model = app_instance().medclip
     reply = asked(client, "findings", "image")
-    points = reply.json()["markups"][0]["controlPoints"]
+    points = [box["controlPoints"][0] for box in reply.json()["markups"]]
     scores = asked(client, "findings").json()["scores"]
     assert [point["label"] for point in points] == [f"{one['finding']} p={one['probability']:.2f}" for one in scores]
     study, first = model.study(studies / "film3.dcm"), scores[0]["finding"]

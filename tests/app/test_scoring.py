@@ -46,7 +46,7 @@ def test_zero_shot_figures_with_counts(scored: Any, xray_model: BundleModel, tmp
     assert row["auc_interval"][0] <= row["auc"] <= row["auc_interval"][1]
     assert row["sensitivity"] == pytest.approx(float((logits[present] >= 0).mean()))
     assert row["specificity"] == pytest.approx(float((logits[~present] < 0).mean()))
-    assert (result["images"], result["patients"], result["unreadable"], result["damaged"]) == (IMAGES, IMAGES, 0, [])
+    assert (result["images"], result["patients"], result["unreadable"], result["damaged"]) == (IMAGES, IMAGES, 0, 0)
     assert result["probe"] is None
 
 
@@ -108,13 +108,17 @@ def test_the_probes_figures_are_of_its_own_logits(
     assert row["auc"] == pytest.approx(5 / 6)
 
 
-def test_unreadable_images_are_counted(tmp_path: Path, xray_model: BundleModel) -> None:
-    store = local_store(folder_of_images(tmp_path / "images", 2))
+def test_bad_files_and_labels_are_counted(tmp_path: Path, xray_model: BundleModel) -> None:
+    store = local_store(folder_of_images(tmp_path / "images", 3))
     for name in ("x000", "x001"):
         save_findings(store, name, {xray_model.findings[0]: True}, ModelFacts.of(xray_model))
     Path(store.get_image_uri("x001")).write_bytes(b"no DICOM")
-    result = ReadersAgreement(xray_model, folder=tmp_path)(REQUEST, store)
-    assert (result["images"], result["unreadable"]) == (1, 1)
+    save_findings(store, "x002", {xray_model.findings[0]: True}, ModelFacts.of(xray_model)).write_text("{")
+    scoring = ReadersAgreement(xray_model, folder=tmp_path)
+    result = scoring(REQUEST, store)
+    assert (result["images"], result["unreadable"], result["damaged"]) == (1, 1, 1)
+    assert "x002" not in json.dumps(result)  # MONAI Label logs it
+    assert "'x002' cannot be used" in scoring.info()["result"]["damaged_labels"][0]
 
 
 def test_nobody_has_said_anything(tmp_path: Path, xray_model: BundleModel) -> None:
@@ -129,5 +133,7 @@ def test_the_last_result_is_in_the_servers_info(scored: Any, xray_model: BundleM
     assert list(scoring.info()) == ["description"]
     result = scoring(REQUEST, scored[0])  # MONAI Label runs it in another process
     info = ReadersAgreement(xray_model, folder=tmp_path).info()
-    assert {key: value for key, value in info["result"].items() if key != "intended_use"} == result
+    assert {
+        key: value for key, value in info["result"].items() if key not in ("intended_use", "damaged_labels")
+    } == result
     json.dumps(info, allow_nan=False)

@@ -11,7 +11,7 @@ pytest.importorskip("monailabel")
 
 from monai_medclip.app.labels import ModelFacts, save_findings
 from monai_medclip.app.training import FewReadingsError, FitReaderProbe, ReaderProbe
-from monai_medclip.engines import BundleModel
+from monai_medclip.engines import RESEARCH_USE, BundleModel
 
 from .stores import folder_of_images, local_store
 
@@ -48,7 +48,7 @@ def test_training_fits_the_probe_on_the_readers_findings(store: Any, xray_model:
 def test_stats_are_those_that_the_viewers_show(store: Any, xray_model: BundleModel, tmp_path: Path) -> None:
     result = FitReaderProbe(xray_model, folder=tmp_path / "probe")(REQUEST, store)
     stats = FitReaderProbe(xray_model, folder=tmp_path / "probe").stats()  # as the server's own process reads them
-    assert stats == {"intended_use": stats["intended_use"], **json.loads(json.dumps(result))}
+    assert stats == {"intended_use": RESEARCH_USE, "damaged_labels": [], **json.loads(json.dumps(result))}
     assert stats["epoch"] == stats["total_epochs"] == 11
     assert stats["total_time"] > 0
     assert 0 <= stats["best_metric"] <= 1
@@ -94,8 +94,12 @@ def test_a_training_that_was_stopped_goes_on(
 def test_bad_files_and_labels_cost_themselves_alone(store: Any, xray_model: BundleModel, tmp_path: Path) -> None:
     Path(store.get_image_uri("x003")).write_bytes(b"no DICOM")
     Path(store.get_label_uri("x004", "final")).write_text("{")
-    result = FitReaderProbe(xray_model, folder=tmp_path / "probe")(REQUEST, store)
-    assert (result["images"], result["unreadable"], len(result["damaged"])) == (8, 1, 1)
+    task = FitReaderProbe(xray_model, folder=tmp_path / "probe")
+    result = task(REQUEST, store)
+    assert (result["images"], result["unreadable"], result["damaged"]) == (8, 1, 1)
+    assert "x004" not in json.dumps(result)  # MONAI Label logs it
+    (listed,) = task.stats()["damaged_labels"]
+    assert "'x004' cannot be used" in listed
 
 
 def test_too_few_findings_end_with_the_reason_in_the_stats(tmp_path: Path, xray_model: BundleModel) -> None:

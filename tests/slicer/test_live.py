@@ -250,10 +250,10 @@ def test_the_stock_module_gets_markups_with_the_findings(app, live, stock, tmp_p
     save_volume(load(app, live.lesions[0]), tmp_path / "volume.nii.gz")
     session = stock.logic.create_session(str(tmp_path / "volume.nii.gz"))["session_id"]
     file, facts = stock.logic.infer("findings", "volume", {}, session_id=session)
-    node = app.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
     storage = slicer.vtkMRMLMarkupsJsonStorageNode()
-    storage.SetFileName(file)
-    assert storage.ReadData(node)
-    texts = {node.GetNthControlPointLabel(index) for index in range(node.GetNumberOfControlPoints())}
+    storage.SetScene(app.scene)
+    boxes = [storage.AddNewMarkupsNodeFromFile(file, "", number) for number in range(len(facts["scores"]))]
+    texts = {box.GetNthControlPointLabel(0) for box in boxes}
+    assert all(box.IsA("vtkMRMLMarkupsROINode") and box.GetDisplayNode().GetPointLabelsVisibility() for box in boxes)
     assert texts == {f"{score['finding']} p={score['probability']:.2f}" for score in facts["scores"]}
     json.dumps(facts, allow_nan=False)

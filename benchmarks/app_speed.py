@@ -4,8 +4,11 @@ Needs the label extra. Starts a real server on generated studies and asks it ove
 and what counts are their ratios: the machine may be shared.
 
     python benchmarks/app_speed.py RUN --output-dir out
+    python benchmarks/app_speed.py RUN --output-dir out --archive
 
-RUN is the output folder of a training run, of radiographs or of volumes.
+RUN is the output folder of a training run, of radiographs or of volumes. Studies are files in a folder (radiographs in
+DICOM, volumes in NIfTI); with ``--archive`` DICOM in an Orthanc of its own (Debian's orthanc and orthanc-dicomweb),
+from which the server fetches them by DICOMweb.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -34,13 +38,44 @@ PROMPTS = ("nodule", "mass", "pleural effusion", "consolidation", "cardiomegaly"
 CLIENTS, REQUESTS = 5, 20
 
 
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Orthanc:
+    """An archive of its own process, filled with DICOM files."""
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        port, folder = free_port(), folder.resolve()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        plugins = ["/usr/share/orthanc/plugins"]
+        config = {"HttpPort": port, "DicomServerEnabled": False, "StorageDirectory": str(folder), "Plugins": plugins}
+        (folder / "orthanc.json").write_text(json.dumps({**config, "DicomWeb": {"Enable": True}}))
+        with (folder / "orthanc.log").open("wb") as log:
+            self.process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}"
+        while True:
+            try:
+                requests.get(f"{url}/system", timeout=5)
+                break
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        for file in files:
+            requests.post(f"{url}/instances", data=file.read_bytes(), timeout=60).raise_for_status()
+        self.dicomweb = f"{url}/dicom-web"
+        series = requests.get(f"{self.dicomweb}/series", timeout=60).json()
+        self.series = sorted(one["0020000E"]["Value"][0] for one in series)
+
+
 class Server:
     """A MONAI Label server of its own process, on a free port."""
 
-    def __init__(self, app: Path, studies: Path, run: Path, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    def __init__(self, app: Path, studies: str, run: Path, log: Path) -> None:
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [
             sys.executable,
@@ -50,10 +85,11 @@ class Server:
             "--app",
             str(app),
             "--studies",
-            str(studies),
+            studies,
         ]
         command += ["--conf", "bundle", str(run), "--host", "127.0.0.1", "--port", str(self.port)]
         environment = os.environ | {"MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}
+        environment |= {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(log.parent.resolve() / "cache")}
         start = time.perf_counter()
         with log.open("wb") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
@@ -155,28 +191,33 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--output-dir", type=Path, default=Path("app_speed"))
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--image-size", type=int, default=None, help="default 1024 for radiographs, 256 for volumes")
+    parser.add_argument("--archive", action="store_true", help="studies in an Orthanc, fetched by DICOMweb")
+    parser.add_argument("--image-size", type=int, default=None, help="default 2048 for radiographs, 256 for volumes")
     arguments = parser.parse_args()
     folder = arguments.output_dir
     volumes = bool(trained_config(arguments.run).get("volumes"))
-    size = arguments.image_size or (256 if volumes else 1024)
-    kind = {"modality": "CT", "file_format": "nifti"} if volumes else {}
+    size = arguments.image_size or (256 if volumes else 2048)
+    kind = {"modality": "CT", "file_format": "dicom" if arguments.archive else "nifti"} if volumes else {}
     make_phantom(folder / "phantom", patients=arguments.images, image_size=size, seed=7, **kind)
-    studies = folder / "studies"
-    studies.mkdir(exist_ok=True)
-    for path in sorted((folder / "phantom" / "images").rglob("*")):
-        if path.is_file() and not (studies / path.name).exists():
+    files = sorted(path for path in (folder / "phantom" / "images").rglob("*") if path.is_file())
+    orthanc = Orthanc(folder / "orthanc", files) if arguments.archive else None
+    if orthanc is None:
+        studies = folder / "studies"
+        studies.mkdir(exist_ok=True)
+        for path in files:
             (studies / path.name).write_bytes(path.read_bytes())
-    images = sorted(
-        path.name.removesuffix(".nii.gz").removesuffix(".dcm") for path in studies.iterdir() if path.is_file()
-    )
-    images = [name for name in images if name.startswith("phantom")]
-    server = Server(app_folder(folder / "app"), studies, arguments.run.resolve(), folder / "server.log")
+        images = [path.name.removesuffix(".nii.gz").removesuffix(".dcm") for path in files]
+    else:
+        images = orthanc.series
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    where = str(studies) if orthanc is None else orthanc.dicomweb
+    server = Server(app_folder(folder / "app"), where, arguments.run.resolve(), folder / "server.log")
     try:
         figures = {"images": f"{len(images)} of {size} pixels", **single(server, images), **crowded(server, images)}
     finally:
-        server.process.terminate()
-        server.process.wait(30)
+        for process in (server.process, *(() if orthanc is None else (orthanc.process,))):
+            process.terminate()
+            process.wait(30)
     (folder / "figures.json").write_text(json.dumps({"intended_use": RESEARCH_USE, **figures}, indent=2) + "\n")
     for name, value in figures.items():
         print(f"{name:50} {value if not isinstance(value, float) else round(value, 3)}")

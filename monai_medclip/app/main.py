@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -159,6 +161,14 @@ class MedCLIPApp(MONAILabelApp):
             return super().infer(request, datastore)
         except Exception as error:
             raise _in_words(error) from None
+
+    def _download_dcmqi_tools(self) -> None:
+        """Instead of asking the network for it, as MONAI Label does: dcmqi comes with the label extra."""
+        beside = str(Path(sys.executable).parent)  # where pip has put it, also when the environment is not activated
+        if beside not in os.environ.get("PATH", "").split(os.pathsep):
+            os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", "")])
+        if shutil.which("itkimage2segimage") is None:
+            logger.warning("no itkimage2segimage: output=dicom_seg will fail. Install it: pip install dcmqi")
 
     def _load_sessions(self, load: bool = False) -> Sessions | None:
         if not load:

@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -64,6 +65,19 @@ def test_the_explanation_pages_draw_their_picture(
     exec(compile(code, page, "exec"), names)
     assert names["heatmap"].shape == (1, 1, 128, 128)
     assert (tmp_path / "nodule.png").stat().st_size > 10_000
+
+
+def test_the_page_of_dicom_results_writes_objects(
+    trained: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom", reason="needs the highdicom extra")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "xray_run")
+    shutil.copy(next(iter(sorted((phantom / "images").rglob("*.dcm")))), "film.dcm")
+    (code,) = code_blocks("dicom-results.md")
+    names: dict[str, Any] = {}
+    exec(compile(code, "dicom-results.md", "exec"), names)
+    assert sorted(pydicom.dcmread(file).Modality for file in names["files"]) == ["OT", "OT", "SR"]
 
 
 def test_a_method_of_ones_own_is_valid_json() -> None:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..explainers import ReportGrounding, TextGradECLIP, remembering_tokens
-from ..findings import Finding, findings_named
+from ..findings import Finding
 from ..index import EmbeddingIndex
 from ..inferers import HeatmapInferer
 from ..networks import ZeroShotClassifier, as_findings
 from ..outputs import WordWeights
-from ..transforms import bad_input_cause, sentence_spans
+from ..transforms import bad_input_cause
 from ..writers import scanner_maps, unit_image
+from .asked import asked_findings, checked_report, checked_sentences
 from .faithfulness import Faithfulness, faithfulness
 from .method_menu import CLS_OPTIONS, PREFIX_METHOD, method_menu
 from .recent import Recent
@@ -31,8 +32,6 @@ from .stored_embeddings import weights_digest
 
 __all__ = ["BundleModel", "Heatmaps", "Score", "Study"]
 
-MAX_PROMPTS, MAX_PROMPT_CHARACTERS = 16, 300
-MAX_REPORT_CHARACTERS, MAX_SENTENCES = 20_000, 64
 _PAIR_RULES = ("positive_minus_normal", "positive_minus_negative", "name_pair")
 
 
@@ -81,7 +80,7 @@ class BundleModel:
         parser = ConfigParser(config)
         self.name, self.device = name, torch.device(device)
         self.clip = parser.get_parsed_content("clip").to(self.device)
-        parser.get_parsed_content("trained")
+        _load(parser, name)
         self.clip.eval().requires_grad_(False)
         self.tokenizer: Callable[..., Any] = parser.get_parsed_content("tokenizer")
         self.rule: str = parser.get_parsed_content("rule")
@@ -180,10 +179,8 @@ class BundleModel:
             ValueError: an empty or too long report, or an unknown method.
         """
         method = self._method(method, "default")
-        text = _checked_report(report)
-        spans = [span for span in sentence_spans(text) if text[slice(*span)].strip()]
-        if len(spans) > MAX_SENTENCES:
-            raise ValueError(f"the report has {len(spans)} sentences: give at most {MAX_SENTENCES}.")
+        text = checked_report(report)
+        spans = checked_sentences(text)
         explainer = method_menu(self._asking(self.known))[method]
         sentences = [text[slice(*span)] for span in spans]
         with self._network(study) as batch:
@@ -201,7 +198,7 @@ class BundleModel:
         Raises:
             ValueError: an empty or too long report.
         """
-        item = self.read_report({"text": _checked_report(text)})
+        item = self.read_report({"text": checked_report(text)})
         with self._lock:
             return TextGradECLIP()(
                 self.clip,
@@ -226,7 +223,7 @@ class BundleModel:
         Raises:
             ValueError: an empty or too long text.
         """
-        item = self.read_report({"text": _checked_report(text)})
+        item = self.read_report({"text": checked_report(text)})
         with self._lock, torch.no_grad():
             return self.clip.encode_text(*(item[key][None].to(self.device) for key in ("input_ids", "attention_mask")))[
                 0
@@ -312,22 +309,7 @@ class BundleModel:
         if prompts is None:
             return self._classifiers.get(None, lambda: self._asking(self.known))
         asked = tuple(prompts)
-        return self._classifiers.get(asked, lambda: self._asking(self._findings(asked)))
-
-    def _findings(self, prompts: Sequence[str]) -> tuple[Finding, ...]:
-        if not 1 <= len(prompts) <= MAX_PROMPTS:
-            raise ValueError(f"{len(prompts)} prompts: give 1 to {MAX_PROMPTS}.")
-        by_name = {finding.name.casefold(): finding for finding in self.known}
-        found = []
-        for prompt in prompts:
-            text = prompt.strip()
-            if not text or len(text) > MAX_PROMPT_CHARACTERS or not text.isprintable():
-                raise ValueError(
-                    f"a prompt of {len(prompt)} characters: give 1 to {MAX_PROMPT_CHARACTERS} printable ones, such as "
-                    "'left pleural effusion'."
-                )
-            found.append(by_name.get(text.casefold()) or findings_named([text], self.known)[0])
-        return tuple(found)
+        return self._classifiers.get(asked, lambda: self._asking(asked_findings(asked, self.known)))
 
     def _asking(self, findings: Sequence[Finding]) -> ZeroShotClassifier:
         """A classifier of these findings; a sentence, which has no negation, is compared with a normal study."""
@@ -336,18 +318,23 @@ class BundleModel:
         return ZeroShotClassifier(self.clip, findings, self.tokenizer, rule=rule).eval()
 
 
+def _load(parser: ConfigParser, name: str) -> None:
+    """Read the weights into the network, with ``weights_only``."""
+    try:
+        parser.get_parsed_content("trained")
+    except RuntimeError as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(
+            f"the weights of {name} cannot be read into its network ({why}). Give the model.pt that its training wrote."
+        ) from error
+
+
 def _scores(classifier: ZeroShotClassifier, logits: Tensor) -> list[Score]:
     pair = classifier.rule in _PAIR_RULES
     return [
         Score(name, float(logit), float(logit.sigmoid()) if pair else None)
         for name, logit in zip(classifier.findings, logits, strict=True)
     ]
-
-
-def _checked_report(report: str) -> str:
-    if not report.strip() or len(report) > MAX_REPORT_CHARACTERS:
-        raise ValueError(f"a report of {len(report)} characters: give 1 to {MAX_REPORT_CHARACTERS}, not only spaces.")
-    return report
 
 
 def _file_key(path: Path) -> str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from monai_medclip.app.markups import findings_markups, write_markups
 from monai_medclip.engines import Score
@@ -21,3 +22,12 @@ def test_boxes_stand_at_the_maxima_likeliest_first(tmp_path: Path) -> None:
     texts = ["pleural effusion p=0.83", "mass logit=0.50", "nodule p=0.27"]
     assert [box["name"] for box in boxes] == [box["controlPoints"][0]["label"] for box in boxes] == texts
     assert boxes[0]["center"] == boxes[0]["controlPoints"][0]["position"] == [-8.0, -14.0, 42.0]  # RAS (8, 14, 42)
+
+
+def test_a_reader_deletes_the_boxes_of_absent_findings() -> None:
+    labels = pytest.importorskip("monai_medclip.app.labels", reason="needs the label extra")
+    known = ["nodule", "mass", "pleural effusion"]
+    scores = [Score(name, 0.0, 0.5) for name in known]
+    document = findings_markups(scores, [(0, 0, 0)] * 3, np.eye(4))
+    document["markups"] = [box for box in document["markups"] if not box["name"].startswith("mass")]
+    assert labels.findings_in_markups(document, known) == {"nodule": True, "mass": False, "pleural effusion": True}

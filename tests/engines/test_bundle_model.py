@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -248,3 +249,21 @@ def test_other_folders_are_refused(tmp_path: Path, run: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match="no JSON"):
         BundleModel.open(tmp_path)
+
+
+class Planted:
+    """Code that unpickling runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_weights_that_carry_code_are_refused_and_nothing_runs(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    torch.save({"weight": Planted(tmp_path / "planted")}, tmp_path / "run" / "model.pt")
+    with pytest.raises(ValueError, match="cannot be read into its network"):
+        BundleModel.open(tmp_path / "run")
+    assert not (tmp_path / "planted").exists()

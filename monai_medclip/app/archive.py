@@ -12,7 +12,7 @@ from monai_medclip.writers import DicomStatements, Statement, dicom_results, dic
 
 __all__ = ["ARCHIVE_CHOICES", "Archive"]
 
-# A pushed SEG marks its image as labelled, and active learning then skips it: segmentations are opt-in.
+# A pushed SEG marks its image as labeled, and active learning then skips it: segmentations are opt-in.
 _KINDS = {
     "off": (),
     "store": ("parametric_map", "capture", "report"),
@@ -53,7 +53,8 @@ class Archive:
             raise Refused("the studies are local files: archive='off', or start the server on a DICOMweb URL.", 400)
         if not is_dicom_study(found.study.path):
             raise Refused("the image is no DICOM: results can be stored for DICOM studies alone.", 400)
-        scores = model.scores(found.study)
+        asked = {score.finding for score in found.scores}
+        scores = [one for one in model.scores(found.study) if one.finding not in asked]
         statements = DicomStatements(
             tuple(Statement(one.finding, one.logit, one.probability) for one in found.scores),
             found.method,
@@ -64,7 +65,12 @@ class Archive:
         )
         source = dicom_source(found.study.path)
         objects = dicom_results(source, model.scanner(found.maps), statements, kinds=_KINDS[choice])
-        reply = self.client.store_instances(objects)
+        try:
+            reply = self.client.store_instances(objects)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors: no answer, or 4xx and 5xx
+            raise Refused(
+                f"the archive did not take the results ({type(error).__name__}): ask again later.", 502
+            ) from error
         failed = reply.get("FailedSOPSequence") or []
         if failed:
             raise Refused(f"the archive refused {len(failed)} of {len(objects)} objects: ask its administrator.", 502)

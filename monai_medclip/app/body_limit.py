@@ -1,7 +1,8 @@
-"""No request may send more than the limit: MONAI Label's own upload routes would fill the disk."""
+"""What MONAI Label's own routes lack: bodies of bounded size, and errors that tell the log nothing of a patient."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from monai_medclip.app.guard import FORM_BYTES
 from monai_medclip.app.limits import Refused, limits
 
 __all__ = ["LimitedBodies", "refused_in_words"]
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,7 +48,23 @@ class LimitedBodies:
                 raise Refused(_said(most), 413)
             return message
 
-        await self.app(scope, counted, send)
+        began = False
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, watched)
+        except Exception as error:  # a stock route's: its traceback may hold a path, an id or a name
+            logger.error("%s failed: %s", scope["method"], type(error).__name__)
+            logger.debug("the traceback", exc_info=True)
+            if began:
+                raise
+            kind = type(error).__name__
+            detail = f"the server failed ({kind}). Start it with --verbose DEBUG to see in its log why."
+            await JSONResponse({"detail": detail}, status_code=500)(scope, receive, send)
 
 
 async def refused_in_words(_: Any, error: Exception) -> JSONResponse:

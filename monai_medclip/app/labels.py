@@ -176,6 +176,7 @@ class FindingsLabels:
     ) -> str:
         """A final ``.json`` file waits; everything else goes to the datastore."""
         if not str(label_filename).endswith(".json") or label_tag != FINAL:
+            _submitted(self, image_id).unlink(missing_ok=True)  # findings that nobody has checked are none
             return super().save_label(image_id, label_filename, label_tag, label_info, *rest, **named)  # type: ignore[misc]  # a mixin
         with atomic_write(_submitted(self, image_id)) as file:
             shutil.copyfile(label_filename, file)

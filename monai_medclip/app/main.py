@@ -6,8 +6,6 @@ import logging
 import os
 import shutil
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,23 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.utils.sessions import SessionInfo, Sessions
 
 from monai_medclip import __version__
 from monai_medclip.app.archive import Archive
-from monai_medclip.app.ids import check_archive, check_id, guarded, is_upload
+from monai_medclip.app.datastores import guarded
+from monai_medclip.app.ids import check_id, is_received
 from monai_medclip.app.labels import FindingsLabels, ModelFacts, accept_submission
 from monai_medclip.app.limits import Refused
 from monai_medclip.app.quiet import hush
 from monai_medclip.app.readable import dicom_beside
 from monai_medclip.app.scoring import ReadersAgreement
+from monai_medclip.app.sessions import CheckedSessions
 from monai_medclip.app.strategies import FarthestFromIndex, MostUncertain
 from monai_medclip.app.tasks import Findings, Heatmap, ReportGrounding, SimilarCases, ZeroShot
 from monai_medclip.app.training import FitReaderProbe
@@ -156,11 +156,19 @@ class MedCLIPApp(MONAILabelApp):
         """
         try:
             image = str(request.get("image", ""))
-            if not is_upload(image, Path(self._sessions.store_path) if self._sessions else Path(self.app_dir)):
+            if request.get("save_label") and request.get("label_tag") == DefaultLabelTag.FINAL:
+                raise Refused(
+                    "a model's answer is no reader's label: leave save_label out, or label_tag original.", 400
+                )
+            if not is_received(image) and not (self._sessions and self._sessions.holds(image)):
                 self.image_path(image)
             return super().infer(request, datastore)
         except Exception as error:
             raise _in_words(error) from None
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Any = None) -> Any:
+        """Whole-slide images are none of ours, and MONAI Label would open any path for them."""
+        raise HTTPException(404, "this app reads radiographs and CT, no whole-slide images.")
 
     def _download_dcmqi_tools(self) -> None:
         """Instead of asking the network for it, as MONAI Label does: dcmqi comes with the label extra."""
@@ -170,35 +178,10 @@ class MedCLIPApp(MONAILabelApp):
         if shutil.which("itkimage2segimage") is None:
             logger.warning("no itkimage2segimage: output=dicom_seg will fail. Install it: pip install dcmqi")
 
-    def _load_sessions(self, load: bool = False) -> Sessions | None:
+    def _load_sessions(self, load: bool = False) -> CheckedSessions | None:
         if not load:
             return None
-        return _CheckedSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
-
-
-class _CheckedSessions(Sessions):
-    """Sessions whose archives cannot write outside of themselves, and whose ids name no other folder."""
-
-    def add_session(
-        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
-    ) -> tuple[str, SessionInfo]:
-        if uncompress and Path(data_file).is_file():
-            check_archive(_members(Path(data_file)))
-        return super().add_session(data_file, expiry, uncompress, session_id)
-
-    def get_session(self, session_id: str, *rest: Any, **named: Any) -> Any:
-        return super().get_session(check_id(session_id, "session id"), *rest, **named)
-
-
-def _members(archive: Path) -> list[str]:
-    """Names in an archive; links count as ways out of it."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            return opened.namelist()
-    if not tarfile.is_tarfile(archive):
-        raise Refused("the file is neither a zip nor a tar archive: pack the images as one.", 400)
-    with tarfile.open(archive) as opened:
-        return ["/link" if member.issym() or member.islnk() or member.isdev() else member.name for member in opened]
+        return CheckedSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
 
 
 def _opened(conf: dict[str, str]) -> tuple[BundleModel, EmbeddingIndex | None]:

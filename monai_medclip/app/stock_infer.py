@@ -33,9 +33,23 @@ async def api_run_inference(
 ) -> Any:
     """As MONAI Label's endpoint of this name, whose function it calls in a thread."""
     _check_json(params)
-    return await in_thread(
-        lambda: run_inference(background_tasks, model, image, session_id, params, file, label, output)
-    )
+    gone = False
+
+    def answered() -> Any:
+        try:
+            found = run_inference(background_tasks, model, image, session_id, params, file, label, output)
+        except Exception:
+            _clean_up(background_tasks)
+            raise
+        if gone:
+            _clean_up(background_tasks)
+        return found
+
+    try:
+        return await in_thread(answered)
+    except Refused:  # too late: nobody waits for what the thread will find
+        gone = True
+        raise
 
 
 def _check_json(params: str) -> None:
@@ -45,6 +59,12 @@ def _check_json(params: str) -> None:
         raise Refused('params is no JSON: give an object such as {"prompt": "nodule"}.', 400) from error
     if not isinstance(found, dict):
         raise Refused('params is JSON, but no object: give one such as {"prompt": "nodule"}.', 400)
+
+
+def _clean_up(background_tasks: BackgroundTasks) -> None:
+    """Remove what was received and made: a server does so only after an answer that went well."""
+    for task in background_tasks.tasks:
+        task.func(*task.args, **task.kwargs)
 
 
 def put_in_threads(app: FastAPI) -> None:

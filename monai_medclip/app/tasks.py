@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from monai_medclip.writers.maps import ras_affine
 __all__ = ["Findings", "Heatmap", "ReportGrounding", "SimilarCases", "ZeroShot"]
 
 THRESHOLD = 0.25
+MAX_RAW_BYTES = 2 << 30  # of the raw maps of one report
 MAX_SENTENCE_LABELS = 12  # names that a viewer's panel is told of before any report is known
 Request = Mapping[str, Any]
 Answer = tuple[str | None, dict[str, Any]]
@@ -128,20 +130,18 @@ class ReportGrounding(Task):
         report, method = text(request, "report"), choice(request, "method", self.model.methods)
         threshold = number(request, "threshold", THRESHOLD, low=0.0, high=0.99)
         found, spans = self.model.ground(study, report, method=method)
-        maps = self.model.scanner(found.maps)
-        affine, values = ras_affine(maps), np.asarray(maps.as_tensor().numpy(), np.float32)
-        values = values if values.ndim == 4 else values[..., None]  # (S, x, y, z)
         sentences = [
-            {"text": score.finding, "start": start, "end": end, "logit": score.logit, "maximum": float(value.max())}
-            for score, (start, end), value in zip(found.scores, spans, values, strict=True)
+            {"text": score.finding, "start": start, "end": end, "logit": score.logit, "maximum": float(heat.max())}
+            for score, (start, end), heat in zip(found.scores, spans, found.maps, strict=True)
         ]
         says = {"sentences": sentences, "method": found.method, "threshold": threshold, "units": "logit"}
+        natives = (_native(self.model.scanner(found.maps[one : one + 1])) for one in range(len(sentences)))
         if choice(request, "map", ("bands", "float")) == "float":
-            return str(write_nrrd(_result(".nrrd"), values, affine)), says
+            return str(_raw_maps(natives, len(sentences))), says
+        labels, affine = _strongest(natives, threshold)
         names = [f"sentence {number}" for number in range(1, len(sentences) + 1)]
         colors = color_map("plasma")(np.linspace(0.1, 0.95, len(names)))[:, :3]
-        file = _written(_strongest(values, threshold), affine, names, colors, _extension(request))
-        return file, says | {"label_names": _numbered(names)}
+        return _written(labels, affine, names, colors, _extension(request)), says | {"label_names": _numbered(names)}
 
 
 class Findings(Task):
@@ -162,12 +162,11 @@ class Findings(Task):
         """Markups JSON, and the scores; the readers' probe, once it is trained, beside them."""
         method = choice(request, "method", self.model.methods)
         found = self.model.heatmaps(study, self.model.findings, method=method)
-        maps = self.model.scanner(found.maps)
-        values = maps.as_tensor().numpy().reshape(len(maps), -1)
-        shape = tuple(maps.shape[1:])
-        indices = [[int(i) for i in np.unravel_index(int(row.argmax()), shape)] for row in values]
-        places = [[*index, *[0] * (3 - len(index))] for index in indices]
-        content = findings_markups(found.scores, places, ras_affine(maps))
+        places: list[list[int]] = []
+        for one in range(len(found.prompts)):  # one map of the file's grid at a time
+            values, affine = _native(self.model.scanner(found.maps[one : one + 1]))
+            places.append([int(index) for index in np.unravel_index(int(values.argmax()), values.shape)])
+        content = findings_markups(found.scores, places, affine)
         return str(write_markups(_result(".json"), content)), scores_json(self.model, study, found.scores) | {
             "method": method,
             **probe_json(self.model, study, self.probe_folder),
@@ -236,14 +235,30 @@ def _native(maps: MetaTensor) -> Native:
     return Native(values if values.ndim == 3 else values[..., None], ras_affine(maps))
 
 
-def _strongest(values: Array, threshold: float) -> Array:
+def _strongest(natives: Iterator[Native], threshold: float) -> Native:
     """Labels 1 to S (x, y, z): whose share of its own maximum is largest; 0 where none reaches the threshold."""
-    best, labels = np.full(values.shape[1:], threshold, np.float32), np.zeros(values.shape[1:], np.uint8)
-    for label, one in enumerate(values, start=1):
-        share = one / max(float(one.max()), 1e-12)
-        wins = (share > best) & (one > 0)
+    first = next(natives)
+    best = np.full_like(first.values, threshold)
+    labels = np.zeros_like(first.values, np.uint8)
+    for label, (values, _) in enumerate(chain([first], natives), start=1):
+        share = values / max(float(values.max()), 1e-12)
+        wins = (share > best) & (values > 0)
         labels[wins], best[wins] = label, share[wins]
-    return labels
+    return Native(labels, first.affine)
+
+
+def _raw_maps(natives: Iterator[Native], count: int) -> Path:
+    """All maps in one file.
+
+    Raises:
+        Refused: they would take more memory than a server should give to one answer.
+    """
+    first = next(natives)
+    if count * first.values.nbytes > MAX_RAW_BYTES:
+        gigabytes = MAX_RAW_BYTES >> 30
+        raise Refused(f"{count} maps of this volume take more than {gigabytes} GB: ask for fewer sentences.", 413)
+    values = np.stack([first.values, *(native.values for native in natives)])  # (S, x, y, z)
+    return write_nrrd(_result(".nrrd"), values, first.affine)
 
 
 def _numbered(names: Any) -> dict[str, int]:

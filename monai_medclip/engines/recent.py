@@ -40,11 +40,11 @@ class Recent(Generic[T]):
         with self._lock:
             making = self._making.setdefault(key, Lock())
         with making:
-            with self._lock:
-                if key in self._kept:
-                    self._kept.move_to_end(key)
-                    return self._kept[key]
             try:
+                with self._lock:
+                    if key in self._kept:
+                        self._kept.move_to_end(key)
+                        return self._kept[key]
                 made = make()
                 with self._lock:
                     self._kept[key] = made
@@ -53,4 +53,5 @@ class Recent(Generic[T]):
                 return made
             finally:
                 with self._lock:
-                    self._making.pop(key, None)
+                    if self._making.get(key) is making:
+                        del self._making[key]

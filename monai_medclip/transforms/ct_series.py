@@ -99,7 +99,8 @@ def find_ct_stacks(path: str | Path) -> list[CTStack]:
             reason = f"it holds no CT slice (found: {told or 'no DICOM file'})"
         raise BadInputError(path, reason, "Name the folder of a CT series; read radiographs with LoadRadiographd.")
     if told:
-        logger.warning("%s: left out %s", path, told)
+        logger.warning("a folder holds more than CT slices, left out: %s", told)
+        logger.debug("the folder is %s", path)
     return list(scan.stacks)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 
-from monai_medclip.app.ids import guarded
+from monai_medclip.app.datastores import guarded
 from monai_medclip.app.labels import FindingsLabels
 from monai_medclip.data import PhantomPatient
 from monai_medclip.data.phantom_dicom import write_dx

@@ -41,6 +41,8 @@ def test_without_a_token_nothing_is_told(address: str, route: str) -> None:
     for headers in ({}, {"Authorization": "Bearer forged"}):
         answer = requests.post(f"{address}/medclip/{route}", json={"study": "film"}, headers=headers, timeout=10)
         assert answer.status_code == 401
+    stock = requests.post(f"{address}/infer/heatmap", params={"image": "film"}, timeout=10)  # as ours replaces it
+    assert stock.status_code == 401
     for get in ("info", "studies"):
         assert requests.get(f"{address}/medclip/{get}", timeout=10).status_code == 401
 

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +215,29 @@ def links() -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("content", [zipped({"../../escaped.txt": b"x"}), links(), b"no archive"])
-def test_archives_that_write_elsewhere_make_no_session(client: TestClient, tmp_path: Path, content: bytes) -> None:
-    reply = client.put("/session/", params={"uncompress": True}, files={"files": ("a.zip", content)})
+def taped(name: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.zip", zipped({"../../escaped.txt": b"x"})),
+        ("a.tar", taped("../../escaped.txt")),
+        ("a.tar", links()),
+        ("a.zip", links()),
+        ("a.tar", zipped({"film.dcm": b"x"})),
+        ("a.tar", taped("../../escaped.txt") + zipped({"film.dcm": b"x"})),  # both at once: unpacked by its name
+        ("a.zip", b"no archive"),
+    ],
+)
+def test_archives_that_write_elsewhere_make_no_session(
+    client: TestClient, tmp_path: Path, name: str, content: bytes
+) -> None:
+    reply = client.put("/session/", params={"uncompress": True}, files={"files": (name, content)})
     assert reply.status_code == 400, reply.text
     assert not list(tmp_path.rglob("escaped.txt"))
 
@@ -293,3 +314,41 @@ def test_stock_uploads_are_limited_too(client: TestClient, monkeypatch: pytest.M
         client.post("/infer/heatmap", files={"file": ("a.dcm", big)}),
     ):
         assert (reply.status_code, "send less" in reply.json()["detail"]) == (413, True)
+
+
+def test_a_model_s_answer_does_not_become_a_reader_s_label(client: TestClient) -> None:
+    reply = asked(client, "findings", save_label=True, label_tag="final")
+    assert (reply.status_code, "save_label" in reply.json()["detail"]) == (400, True)
+
+
+def test_what_was_received_is_removed_when_it_is_refused(client: TestClient, studies: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    before = tempfile.tempdir
+    tempfile.tempdir = str(temporary)
+    try:
+        files = {"file": ("a.dcm", (studies / "film3.dcm").read_bytes())}
+        reply = client.post("/infer/heatmap", data={"params": '{"prompt": " "}'}, files=files)
+        assert reply.status_code in (200, 422)
+        refused = client.post("/infer/heatmap", data={"params": '{"method": "LIME"}'}, files=files)
+        assert refused.status_code == 400
+        client.put("/session/", params={"uncompress": True}, files={"files": ("a.zip", b"no archive")})
+    finally:
+        tempfile.tempdir = before
+    assert not list(temporary.iterdir())
+
+
+def test_slides_are_none_of_ours_and_errors_of_stock_routes_tell_no_names(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert client.post("/infer/wsi/heatmap", params={"image": "/etc/passwd"}, json={}).status_code == 404
+    caplog.clear()
+    files = {"label": ("a.nii.gz", b"x")}
+    reply = client.put("/datastore/label", params={"image": PLANTED, "tag": "final"}, files=files)
+    assert (reply.status_code, "the server failed" in reply.json()["detail"]) == (500, True)
+    said = "\n".join(
+        f"{record.getMessage()} {record.exc_text or ''}"
+        for record in caplog.records
+        if not record.name.startswith("httpx")
+    )
+    assert PLANTED not in said

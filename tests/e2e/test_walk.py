@@ -17,7 +17,7 @@ from .conftest import run_folder
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "viewers.md"
 RUN = ("studies", "pack", "serve-films", "ask", "orthanc", "push", "serve-archive", "store", "batch")
 """Blocks that are run here. The script that calls this test has installed and trained."""
-WAITS = {"serve-films": "8000/info/", "orthanc": "8042/system", "serve-archive": "8001/info/"}
+WAITS = {"serve-films": "8000/info/", "orthanc": "8043/system", "serve-archive": "8001/info/"}
 SHELL = """
 set -euo pipefail
 stop() { kill $(jobs -p) 2>/dev/null || true; pkill -P $$ 2>/dev/null || true; }
@@ -52,7 +52,7 @@ def test_the_page_s_commands_run(tmp_path: Path) -> None:
         if name in WAITS:
             script.append(f"wait_for http://127.0.0.1:{WAITS[name]}")
     text = "\n".join(script).replace("sudo apt-get install -y orthanc orthanc-dicomweb\n", "")  # installed already
-    for documented, free in zip(("8000", "8001", "8042"), free_ports(3), strict=True):
+    for documented, free in zip(("8000", "8001", "8043"), free_ports(3), strict=True):
         text = text.replace(documented, free)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= {"XDG_DATA_HOME": str(tmp_path / "data"), "HOME": str(tmp_path / "home")}

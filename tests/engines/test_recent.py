@@ -49,3 +49,12 @@ def test_an_error_is_not_kept() -> None:
 def test_at_least_one_entry_must_fit() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Recent(0)
+
+
+def test_nothing_of_what_was_asked_stays_but_the_entries() -> None:
+    recent: Recent[int] = Recent(2)
+    for number in range(20):
+        for _ in range(2):
+            recent.get(f"question {number}", lambda: 1)
+    assert len(recent) == 2
+    assert not recent._making

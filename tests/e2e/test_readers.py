@@ -68,3 +68,5 @@ def test_corrected_findings_train_a_probe_and_nothing_is_pushed(
     of_present = [probability for finding, probability in probe.items() if finding in findings]
     of_absent = [probability for finding, probability in probe.items() if finding not in findings]
     assert not of_present or not of_absent or min(of_present) > max(of_absent)  # an image that it has learned from
+    said = site.server.printed()
+    assert not [series for series in truth if series in said]  # neither the server nor the processes that it started

@@ -24,7 +24,7 @@ from monai_medclip.app.limits import Limits, Refused
 from monai_medclip.transforms import BadInputError
 from monai_medclip.transforms.dicom import read_dicom
 
-__all__ = ["DroppedFile", "kind_of", "stored_images"]
+__all__ = ["DroppedFile", "decoded_bytes", "kind_of", "stored_images"]
 
 SUFFIXES = (".dcm", ".png", ".jpg", ".nii", ".nii.gz")
 READABLE = "DICOM, PNG, JPEG, NIfTI and zip files of these"
@@ -153,12 +153,12 @@ def _check_sizes(stored: dict[Path, str], limits: Limits) -> None:
     """Refuse files whose images would not fit once decoded, before anything decodes them."""
     total = 0
     for path, name in stored.items():
-        total += _decoded_bytes(path, name, limits.expanded_bytes)
+        total += decoded_bytes(path, name, limits.expanded_bytes)
         if total > limits.expanded_bytes:
             raise Refused(f"{name}: decoded images take more than {_mb(limits.expanded_bytes)}. Drop less.", 413)
 
 
-def _decoded_bytes(path: Path, name: str, most: int) -> int:
+def decoded_bytes(path: Path, name: str, most: int) -> int:
     """What a file's image takes in memory; counts no further than beyond `most`."""
     try:
         if path.suffix == ".dcm":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import nrrd
 import torch
 from fastapi import HTTPException
 from monailabel.config import settings
@@ -24,9 +26,10 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monai_medclip import __version__
 from monai_medclip.app.archive import Archive
 from monai_medclip.app.datastores import guarded
+from monai_medclip.app.dropped_files import decoded_bytes
 from monai_medclip.app.ids import check_id, is_received
 from monai_medclip.app.labels import FindingsLabels, ModelFacts, accept_submission
-from monai_medclip.app.limits import Refused
+from monai_medclip.app.limits import Refused, limits
 from monai_medclip.app.quiet import hush
 from monai_medclip.app.readable import dicom_beside
 from monai_medclip.app.scoring import ReadersAgreement
@@ -35,6 +38,7 @@ from monai_medclip.app.strategies import FarthestFromIndex, MostUncertain
 from monai_medclip.app.tasks import Findings, Heatmap, ReportGrounding, SimilarCases, ZeroShot
 from monai_medclip.app.training import FitReaderProbe
 from monai_medclip.engines import BundleModel
+from monai_medclip.engines.recent import Recent
 from monai_medclip.index import EmbeddingIndex
 from monai_medclip.notice import RESEARCH_USE
 from monai_medclip.transforms import bad_input_cause
@@ -66,6 +70,7 @@ class MedCLIPApp(MONAILabelApp):
         hush()
         self.medclip, self.index = _opened(conf)
         self.probe_folder = Path(app_dir) / PROBE_FOLDER
+        self._sizes: Recent[int] = Recent(256)
         super().__init__(
             app_dir,
             studies,
@@ -160,11 +165,22 @@ class MedCLIPApp(MONAILabelApp):
                 raise Refused(
                     "a model's answer is no reader's label: leave save_label out, or label_tag original.", 400
                 )
-            if not is_received(image) and not (self._sessions and self._sessions.holds(image)):
+            if is_received(image) or (self._sessions and self._sessions.holds(image)):
+                self._check_size(Path(image))
+            else:
                 self.image_path(image)
             return super().infer(request, datastore)
         except Exception as error:
             raise _in_words(error) from None
+
+    def _check_size(self, path: Path) -> None:
+        """Refuse a client's file that would fill the memory once it is unpacked; looked at once per file."""
+        if not path.is_file():
+            return  # a session of several slices: none of them is packed
+        most, facts = limits().expanded_bytes, path.stat()
+        size = self._sizes.get((str(path), facts.st_size, facts.st_mtime_ns), lambda: _unpacked_bytes(path, most))
+        if size > most:
+            raise Refused(f"the file takes more than {most >> 20} MB once unpacked: send less at a time.", 413)
 
     def infer_wsi(self, request: dict[str, Any], datastore: Any = None) -> Any:
         """Whole-slide images are none of ours, and MONAI Label would open any path for them."""
@@ -182,6 +198,13 @@ class MedCLIPApp(MONAILabelApp):
         if not load:
             return None
         return CheckedSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
+
+
+def _unpacked_bytes(path: Path, most: int) -> int:
+    if path.suffix.lower() == ".nrrd":
+        sizes = nrrd.read_header(str(path))["sizes"]
+        return 8 * math.prod(int(size) for size in sizes)  # of the largest type
+    return decoded_bytes(path, "the file", most)
 
 
 def _opened(conf: dict[str, str]) -> tuple[BundleModel, EmbeddingIndex | None]:

@@ -352,3 +352,15 @@ def test_slides_are_none_of_ours_and_errors_of_stock_routes_tell_no_names(
         if not record.name.startswith("httpx")
     )
     assert PLANTED not in said
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MEDCLIP_MAX_UPLOAD_MB", "1")
+    volume = sitk.Image(256, 256, 100, sitk.sitkInt16)  # 13 MB of zeros
+    for name in ("bomb.nii.gz", "bomb.nrrd"):
+        sitk.WriteImage(volume, str(tmp_path / name), useCompression=True)
+        assert (tmp_path / name).stat().st_size < 1 << 19
+        reply = client.post("/infer/heatmap", files={"file": (name, (tmp_path / name).read_bytes())})
+        assert (reply.status_code, "once unpacked" in reply.json()["detail"]) == (413, True), reply.text

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from monai.data import MetaTensor
+
 from monai_medclip.app.limits import Refused
-from monai_medclip.engines import BundleModel, Heatmaps
+from monai_medclip.engines import BundleModel, Heatmaps, dicom_statements
 from monai_medclip.transforms.dicom import is_dicom
-from monai_medclip.writers import DicomStatements, Statement, dicom_results, dicom_source
+from monai_medclip.writers import dicom_results, dicom_source
 
 __all__ = ["ARCHIVE_CHOICES", "Archive"]
 
@@ -32,12 +34,15 @@ class Archive:
         """See the class."""
         self.client = client
 
-    def store(self, model: BundleModel, found: Heatmaps, *, threshold: float, choice: str) -> dict[str, Any]:
+    def store(
+        self, model: BundleModel, found: Heatmaps, maps: MetaTensor, *, threshold: float, choice: str
+    ) -> dict[str, Any]:
         """Store a heatmap's objects by STOW-RS.
 
         Args:
             model: that made it.
             found: the map and its score.
+            maps: the same on the file's own grid.
             threshold: share of the maximum from which the picture is tinted.
             choice: one of `ARCHIVE_CHOICES`.
 
@@ -53,18 +58,9 @@ class Archive:
             raise Refused("the studies are local files: archive='off', or start the server on a DICOMweb URL.", 400)
         if not is_dicom_study(found.study.path):
             raise Refused("the image is no DICOM: results can be stored for DICOM studies alone.", 400)
-        asked = {score.finding for score in found.scores}
-        scores = [one for one in model.scores(found.study) if one.finding not in asked]
-        statements = DicomStatements(
-            tuple(Statement(one.finding, one.logit, one.probability) for one in found.scores),
-            found.method,
-            model.name,
-            model.version,
-            tuple(Statement(one.finding, one.logit, one.probability) for one in scores),
-            threshold,
-        )
-        source = dicom_source(found.study.path)
-        objects = dicom_results(source, model.scanner(found.maps), statements, kinds=_KINDS[choice])
+        study, scores = found.study, found.scores
+        statements = dicom_statements(model, study, scores, method=found.method, threshold=threshold)
+        objects = dicom_results(dicom_source(study.path), maps, statements, kinds=_KINDS[choice])
         try:
             reply = self.client.store_instances(objects)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors: no answer, or 4xx and 5xx

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from fastapi.responses import JSONResponse
-
-from monai_medclip.app.guard import FORM_BYTES
+from monai_medclip.app.guard import FORM_BYTES, Receive, counted, failed, refused_in_words
 from monai_medclip.app.limits import Refused, limits
 
-__all__ = ["LimitedBodies", "refused_in_words"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["LimitedBodies"]
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class LimitedBodies:
-    """ASGI middleware: 413 as soon as a body is known to be longer than MEDCLIP_MAX_UPLOAD_MB."""
+    """ASGI middleware: 413 as soon as a body is known to be longer than MEDCLIP_MAX_UPLOAD_MB, 500 without a text."""
 
     def __init__(self, app: App) -> None:
         """Stand before an application."""
@@ -33,21 +27,6 @@ class LimitedBodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = limits().upload_bytes + FORM_BYTES
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > most:
-            await _too_long(most)(scope, receive, send)
-            return
-        count = 0
-
-        async def counted() -> MutableMapping[str, Any]:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > most:
-                raise Refused(_said(most), 413)
-            return message
-
         began = False
 
         async def watched(message: MutableMapping[str, Any]) -> None:
@@ -55,27 +34,12 @@ class LimitedBodies:
             began = True
             await send(message)
 
+        declared = dict(scope["headers"]).get(b"content-length", b"0").decode("latin-1")
         try:
-            await self.app(scope, counted, watched)
-        except Exception as error:  # a stock route's: its traceback may hold a path, an id or a name
-            logger.error("%s failed: %s", scope["method"], type(error).__name__)
-            logger.debug("the traceback", exc_info=True)
+            await self.app(scope, counted(declared, receive, limits().upload_bytes + FORM_BYTES), watched)
+        except Refused as error:
+            await (await refused_in_words(None, error))(scope, receive, send)
+        except Exception as error:
             if began:
                 raise
-            kind = type(error).__name__
-            detail = f"the server failed ({kind}). Start it with --verbose DEBUG to see in its log why."
-            await JSONResponse({"detail": detail}, status_code=500)(scope, receive, send)
-
-
-async def refused_in_words(_: Any, error: Exception) -> JSONResponse:
-    """A refusal from below a stock route, as its answer."""
-    status = error.status if isinstance(error, Refused) else 422
-    return JSONResponse({"detail": str(error)}, status_code=status)
-
-
-def _too_long(most: int) -> JSONResponse:
-    return JSONResponse({"detail": _said(most)}, status_code=413)
-
-
-def _said(most: int) -> str:
-    return f"more than {most / (1 << 20):.4g} MB were sent: send less."
+            await failed(scope["method"], error)(scope, receive, send)

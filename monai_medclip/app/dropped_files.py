@@ -30,6 +30,7 @@ SUFFIXES = (".dcm", ".png", ".jpg", ".nii", ".nii.gz")
 READABLE = "DICOM, PNG, JPEG, NIfTI and zip files of these"
 BOMB_BYTES, BOMB_RATIO = 16 << 20, 200  # an archive that unpacks to more than both is made to fill a disk
 _CHUNK = 1 << 20
+# What zipfile raises for archives that it cannot read; the last one for encryption and compression unknown to it.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 _DRIVE = re.compile(r"[A-Za-z]:")
 

@@ -17,12 +17,13 @@ from starlette.exceptions import HTTPException
 
 from monai_medclip.app.limits import Refused, limits
 
-__all__ = ["GuardedRoute", "UploadRoute", "in_thread"]
+__all__ = ["GuardedRoute", "UploadRoute", "counted", "failed", "in_thread", "refused_in_words"]
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Receive = Callable[[], Awaitable[Any]]
 
 THREADS = 4  # the network is used by one at a time; the others read files and draw
 FORM_BYTES = 1 << 20  # that a form may take around its files
@@ -84,11 +85,7 @@ class GuardedRoute(APIRoute):
         except Refused as error:
             return _said(str(error), error.status)
         except Exception as error:
-            # Its text, and the lines of its traceback, may hold a path, a prompt or a name.
-            logger.error("%s %s failed: %s", request.method, self.path, type(error).__name__)
-            logger.debug("the traceback", exc_info=True)
-            kind = type(error).__name__
-            return _said(f"the server failed ({kind}). Start it with --verbose DEBUG to see in its log why.", 500)
+            return failed(f"{request.method} {self.path}", error)
 
 
 class UploadRoute(GuardedRoute):
@@ -101,14 +98,26 @@ class UploadRoute(GuardedRoute):
 
 def _bounded(request: Request, most: int) -> Request:
     """The request, refused as soon as its body is known to be too long."""
+    return Request(request.scope, counted(request.headers.get("content-length", "0"), request.receive, most))
+
+
+def counted(declared: str, receive: Receive, most: int) -> Receive:
+    """A body's parts as they come, up to so many bytes.
+
+    Args:
+        declared: the header Content-Length, ``"0"`` if there is none.
+        receive: of ASGI.
+        most: bytes.
+
+    Raises:
+        Refused: 413, at once if the header says so, or by the part that is too much.
+    """
     refusal = Refused(f"more than {most / (1 << 20):.4g} MB were sent: send less.", 413)
-    declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > most:
         raise refusal
-    receive: Callable[[], Awaitable[Any]] = request.receive
     count = 0
 
-    async def counted() -> Any:
+    async def next_part() -> Any:
         nonlocal count
         message = await receive()
         count += len(message.get("body", b""))
@@ -116,7 +125,20 @@ def _bounded(request: Request, most: int) -> Request:
             raise refusal
         return message
 
-    return Request(request.scope, counted)
+    return next_part
+
+
+def failed(what: str, error: Exception) -> Response:
+    """An error of ours, by its kind alone: its text, and the lines of its traceback, may hold a path or a name."""
+    kind = type(error).__name__
+    logger.error("%s failed: %s", what, kind)
+    logger.debug("the traceback", exc_info=error)
+    return _said(f"the server failed ({kind}). Start it with --verbose DEBUG to see in its log why.", 500)
+
+
+async def refused_in_words(_: Any, error: Exception) -> Response:
+    """A refusal from below a stock route, as its answer."""
+    return _said(str(error), getattr(error, "status", 422))
 
 
 def _said(text: str, status: int, headers: Any = None) -> Response:

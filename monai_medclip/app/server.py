@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from monailabel.app import app
 from monailabel.config import settings
 
-from monai_medclip.app.body_limit import LimitedBodies, refused_in_words
+from monai_medclip.app.body_limit import LimitedBodies
+from monai_medclip.app.guard import refused_in_words
 from monai_medclip.app.limits import Refused, limits
 from monai_medclip.app.routes import router
 from monai_medclip.app.signed_tokens import accept_signed_tokens

@@ -98,15 +98,14 @@ class Heatmap(Task):
 
     def answer(self, study: Study, request: Request) -> Answer:
         """Bands or raw map; prompt, method, scores, range and a faithfulness check beside it."""
-        prompt, method = (
-            text(request, "prompt", str(self._config["prompt"])),
-            choice(request, "method", self.model.methods),
-        )
+        prompt = text(request, "prompt") or str(self._config["prompt"])  # one left blank is one left alone
+        method = choice(request, "method", self.model.methods)
         threshold = number(request, "threshold", THRESHOLD, low=0.0, high=0.99)
         found = self.model.heatmaps(study, [prompt], method=method, cls=choice(request, "cls", CLS_OPTIONS))
         kind, archived = choice(request, "map", ("bands", "float")), choice(request, "archive", ARCHIVE_CHOICES)
-        stored = self.archive.store(self.model, found, threshold=threshold, choice=archived)
-        native = _native(self.model.scanner(found.maps))
+        maps = self.model.scanner(found.maps)
+        stored = self.archive.store(self.model, found, maps, threshold=threshold, choice=archived)
+        native = _native(maps)
         says = heat_facts(self.model, found, threshold)
         if kind == "float":
             return str(write_nrrd(_result(".nrrd"), native.values, native.affine)), says | {"map": kind, **stored}

@@ -12,6 +12,7 @@ from .checkpoints import BestCheckpoint, LastCheckpoint
 from .class_choice import choose_class, class_logits, class_numbers
 from .classifier_evaluation import ClassifierEvaluation, evaluate_classifier
 from .curves import CurvesPlot
+from .dicom_answers import dicom_statements
 from .dicom_batch import USUAL_KINDS, BatchRequest, BatchSummary, run_dicom_batch
 from .early_stopping import EarlyStopping
 from .embedding import Embeddings, embed
@@ -115,6 +116,7 @@ __all__ = [
     "compare_scores",
     "cosine_with_warmup",
     "data_hashes",
+    "dicom_statements",
     "embed",
     "epoch_seed",
     "evaluate_classifier",

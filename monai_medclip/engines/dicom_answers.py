@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from ..data import ArchiveError, DicomCase, link_file
 from ..transforms import BadInputError, find_ct_stacks
 from ..writers import DicomStatements, DicomStore, RefusedError, Statement, dicom_results, dicom_source
-from .bundle_model import BundleModel, Score
+from .bundle_model import BundleModel, Score, Study
 from .dicom_ledger import DONE, FAILED, BatchRow
 
-__all__ = ["CaseAsker", "Questions", "WrongQuestionError"]
+__all__ = ["CaseAsker", "Questions", "WrongQuestionError", "dicom_statements"]
 
 _UNKNOWN_REMEDY = "Ask about this image alone, which shows the whole error; if the image is sound, report it."
 
@@ -108,17 +108,12 @@ class CaseAsker:
         study = self.model.study(path)
         prompts, method, kinds = self.questions
         asked = self._scores(path, prompts)
-        others = [one for one in self.model.scores(study) if one.finding not in {score.finding for score in asked}]
+        statements = dicom_statements(self.model, study, asked, method=method)
+        told = {one.text for one in statements.findings}
+        others = [one for one in self.model.scores(study) if one.finding in told]
         maps = None
         if kinds != ("report",):
             maps = self.model.scanner(self.model.heatmaps(study, prompts, method=method).maps)
-        statements = DicomStatements(
-            answers=tuple(map(_statement, asked)),
-            method=method,
-            model=self.model.name,
-            model_version=self.model.version,
-            findings=tuple(map(_statement, others)),
-        )
         return _Answers(dicom_results(source, maps, statements, kinds=kinds), asked, others)
 
     def _scores(self, path: Path, prompts: Sequence[str]) -> list[Score]:
@@ -149,6 +144,26 @@ class CaseAsker:
         return rows + [_scored(common, score)._replace(finding=score.finding) for score in answers.others]
 
 
+def dicom_statements(
+    model: BundleModel, study: Study, asked: Sequence[Score], *, method: str, threshold: float = 0.25
+) -> DicomStatements:
+    """What DICOM results tell of an image: the answers that have maps, and the scores of all other findings.
+
+    Args:
+        model: that gave them.
+        study: the image.
+        asked: scores of the prompts, one per map.
+        method: the explainer's name.
+        threshold: share of a map's maximum from which it is tinted.
+    """
+    known = {score.finding for score in asked}
+    others = [one for one in model.scores(study) if one.finding not in known]
+    answers, findings = (
+        tuple(Statement(one.finding, one.logit, one.probability) for one in scores) for scores in (asked, others)
+    )
+    return DicomStatements(answers, method, model.name, model.version, findings, threshold)
+
+
 def case_row(case: DicomCase, status: str, stack_uid: str = "") -> BatchRow:
     """A row that says which image it is about, and nothing else."""
     sop_uid = "" if stack_uid or len(case.instances) > 1 else case.instances[0].sop_uid
@@ -166,7 +181,3 @@ def failed_row(case: DicomCase, error: Exception, stack_uid: str = "") -> BatchR
 
 def _scored(row: BatchRow, score: Score) -> BatchRow:
     return row._replace(logit=score.logit, probability=score.probability)
-
-
-def _statement(score: Score) -> Statement:
-    return Statement(score.finding, score.logit, score.probability)

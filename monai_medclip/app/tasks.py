@@ -98,7 +98,7 @@ class Heatmap(Task):
 
     def answer(self, study: Study, request: Request) -> Answer:
         """Bands or raw map; prompt, method, scores, range and a faithfulness check beside it."""
-        prompt = text(request, "prompt") or str(self._config["prompt"])  # one left blank is one left alone
+        prompt = text(request, "prompt", str(self._config["prompt"]))  # left away; a blank one is refused
         method = choice(request, "method", self.model.methods)
         threshold = number(request, "threshold", THRESHOLD, low=0.0, high=0.99)
         found = self.model.heatmaps(study, [prompt], method=method, cls=choice(request, "cls", CLS_OPTIONS))
